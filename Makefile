@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install run test check format lint types imports schema bench lock clean
+
+help: ## Show this page
+	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The lock pins every package by hash; the project itself is installed in place, without looking anything up.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "atomo_gql needs Python 3.11 or later; name one: make PYTHON=python3.12 install")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP) ## Make .venv with the service, the worker SDK and all tools
+
+run: install ## Install, start everything and watch a first job run (Ctrl-C ends it)
+	$(BIN)/atomo-gql dev
+
+test: install ## Run all tests, on an embedded PostgreSQL or on DATABASE_URL
+	$(BIN)/python -m pytest
+
+check: install ## The one gate: format, lint, types, imports, schema, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/atomo-gql schema | diff -u schema.graphql -
+	$(BIN)/python -m pytest
+
+format: install ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: install ## Print the GraphQL schema into schema.graphql
+	$(BIN)/atomo-gql schema > schema.graphql
+
+bench: install ## Measure this machine: rates, and their ratios to a reference in the same run
+	$(BIN)/python -m benchmarks
+
+lock: ## Pin every dependency by hash (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra server --group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove what the other targets made
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

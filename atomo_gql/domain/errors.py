@@ -1,0 +1,85 @@
+"""Everything that can be refused, and why.
+
+AtomoError
+├── BadUserInput          the request itself is wrong; names the field and the rule
+├── PayloadTooLarge       it is larger than the service takes
+├── Unauthenticated       no credential, or not a valid one
+├── Forbidden             a valid credential, but not for this
+├── NotFound              there is no such thing, or none that the caller may see
+├── LeaseLost             the lease is not, or no longer, the current one
+├── TooManyRequests       a limit of the server is reached; later it may do
+└── Unavailable           the database cannot be reached just now; nothing is known to have changed
+
+Edges turn these into their own words: one table in `api/errors.py` maps `code` to HTTP and GraphQL.
+"""
+
+
+class AtomoError(Exception):
+    """A refusal that the caller is told. `str(error)` is one sentence, safe to show."""
+
+    code = "INTERNAL"
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class BadUserInput(AtomoError):
+    """The input breaks a rule; `field` is its name on the wire."""
+
+    code = "BAD_USER_INPUT"
+    title = "Bad input"
+
+
+class PayloadTooLarge(AtomoError):
+    """The body, or one value of it, is over the limit."""
+
+    code = "PAYLOAD_TOO_LARGE"
+    title = "Payload too large"
+
+
+class Unauthenticated(AtomoError):
+    """No credential, or one that is not valid (any more)."""
+
+    code = "UNAUTHENTICATED"
+    title = "Not authenticated"
+
+
+class Forbidden(AtomoError):
+    """The credential is valid, but does not reach this."""
+
+    code = "FORBIDDEN"
+    title = "Forbidden"
+
+
+class NotFound(AtomoError):
+    """Unknown, or somebody else's: the caller cannot tell which."""
+
+    code = "NOT_FOUND"
+    title = "Not found"
+
+
+class LeaseLost(AtomoError):
+    """The job is not held under this lease: it ended, ran out and was taken back, or never was."""
+
+    code = "LEASE_LOST"
+    title = "Lease lost"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} is not held under this lease; drop the work, another worker may have it")
+
+
+class TooManyRequests(AtomoError):
+    """A limit that protects the server is reached."""
+
+    code = "TOO_MANY_REQUESTS"
+    title = "Too many requests"
+
+
+class Unavailable(AtomoError):
+    """The database is out of reach, or too far behind. Whether a write took place is not known."""
+
+    code = "UNAVAILABLE"
+    title = "Service unavailable"

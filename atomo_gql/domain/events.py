@@ -1,0 +1,160 @@
+"""Events, and the law of the projection: `fold` says what a job is, given what happened to it.
+
+The statements in `sql/` keep the projection as they go; this is the same law written a second time, on purpose: the
+tests and `atomo-gql rebuild --verify` hold the two against each other.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from atomo_gql.domain.jobs import Job, JobStatus, Json
+
+
+class EventType(StrEnum):
+    """What can happen to a job, with the transition it is."""
+
+    ENQUEUED = "enqueued"  # nothing → queued
+    LEASED = "leased"  # queued → leased
+    RELEASED = "released"  # leased → queued; the attempt is not counted
+    RECLAIMED = "reclaimed"  # leased → queued; the lease ran out
+    FAILED = "failed"  # leased → queued until its retry time
+    SUCCEEDED = "succeeded"  # leased → succeeded
+    DEAD = "dead"  # leased → dead
+    RETRIED = "retried"  # dead → queued, by hand
+    CANCELLED = "cancelled"  # queued or leased → dead, by hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An immutable fact in a stream."""
+
+    stream_id: UUID
+    version: int  # 1, 2, 3 … in the stream, without gaps
+    position: int  # in the whole log, unique; readers order by (xid, position)
+    xid: int
+    at: datetime
+    stream: str
+    type: EventType
+    tenant: str | None
+    actor: str
+    trace: str | None
+    data: Json
+
+
+class BrokenStream(Exception):
+    """The events of a stream contradict each other or the law."""
+
+
+def fold(events: Iterable[Event]) -> Job:
+    """The job that these events, in order from the first, make.
+
+    A live lease's deadline and progress are not in the events: `lease_expires_at` and `progress` stay None.
+
+    Raises:
+        BrokenStream: a version is missing or double, or a transition is not allowed.
+    """
+    job: Job | None = None
+    queued_at: datetime | None = None  # where the job stood in the queue before its lease
+    for event in events:
+        expected = 1 if job is None else job.version + 1
+        if event.version != expected:
+            raise BrokenStream(f"{event.stream_id}: version {event.version} where {expected} was expected")
+        if job is None:
+            job = _enqueued(event)
+        else:
+            job = replace(_apply(job, event, queued_at), version=event.version)
+        if job.status is JobStatus.QUEUED:
+            queued_at = job.eligible_at
+    if job is None:
+        raise BrokenStream("a stream without events")
+    return job
+
+
+def _enqueued(event: Event) -> Job:
+    if event.type is not EventType.ENQUEUED:
+        raise BrokenStream(f"{event.stream_id}: begins with {event.type}")
+    data = event.data
+    run_at = _moment(data["runAt"])
+    return Job(
+        id=event.stream_id,
+        tenant=event.tenant,
+        queue=data["queue"],
+        kind=data["kind"],
+        status=JobStatus.QUEUED,
+        priority=data["priority"],
+        attempts=0,
+        max_attempts=data["maxAttempts"],
+        run_at=run_at,
+        created_at=event.at,
+        eligible_at=max(run_at, event.at) if run_at else event.at,
+        leased_at=None,
+        lease_id=None,
+        lease_expires_at=None,
+        worker_id=None,
+        finished_at=None,
+        version=1,
+        idempotency_key=data["idempotencyKey"],
+        error=None,
+    )
+
+
+def _apply(job: Job, event: Event, queued_at: datetime | None) -> Job:
+    data = event.data
+    if event.type is EventType.LEASED:
+        _require(job, event, JobStatus.QUEUED)
+        return replace(
+            job,
+            status=JobStatus.LEASED,
+            attempts=data["attempt"],
+            leased_at=event.at,
+            lease_id=UUID(data["leaseId"]),
+            worker_id=UUID(event.actor.removeprefix("worker:")),
+        )
+    if event.type is EventType.RETRIED:
+        _require(job, event, JobStatus.DEAD)
+        return replace(job, status=JobStatus.QUEUED, attempts=0, eligible_at=event.at, finished_at=None)
+    if event.type is EventType.CANCELLED:
+        _require(job, event, JobStatus.QUEUED, JobStatus.LEASED)
+        return _ended(job, event, JobStatus.DEAD, data["error"])
+    _require(job, event, JobStatus.LEASED)
+    if UUID(data["leaseId"]) != job.lease_id:
+        raise BrokenStream(f"{job.id}: version {event.version} names a lease that is not the current one")
+    free = replace(job, status=JobStatus.QUEUED, leased_at=None, lease_id=None, worker_id=None)
+    match event.type:
+        case EventType.RELEASED:
+            return replace(free, attempts=job.attempts - 1, eligible_at=queued_at)
+        case EventType.RECLAIMED:
+            return replace(free, eligible_at=event.at, error=data["error"])
+        case EventType.FAILED:
+            return replace(free, eligible_at=_moment(data["retryAt"]), error=data["error"])
+        case EventType.SUCCEEDED:
+            return replace(_ended(job, event, JobStatus.SUCCEEDED, None), result=data["result"])
+        case EventType.DEAD:
+            return _ended(job, event, JobStatus.DEAD, data["error"])
+        case _:
+            raise BrokenStream(f"{job.id}: version {event.version} is a second {event.type}")
+
+
+def _ended(job: Job, event: Event, status: JobStatus, error: str | None) -> Job:
+    return replace(
+        job,
+        status=status,
+        finished_at=event.at,
+        eligible_at=None,
+        leased_at=None,
+        lease_id=None,
+        worker_id=None,
+        error=error,
+    )
+
+
+def _require(job: Job, event: Event, *allowed: JobStatus) -> None:
+    if job.status not in allowed:
+        raise BrokenStream(f"{job.id}: version {event.version} is {event.type}, but the job was {job.status}")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,120 @@
+"""A job, what it takes to enqueue one, and a lease on one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+Json = Any  # a JSON value: None, bool, int of 64 bits, float, str, list or dict of these
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"  # waits for a worker, for its time, or for its retry
+    LEASED = "leased"  # with a worker
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"  # attempts used up, not retryable, or cancelled; kept for a person
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no worker will get it (again) by itself."""
+        return self in (JobStatus.SUCCEEDED, JobStatus.DEAD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to enqueue, its fields already checked by `domain.rules`."""
+
+    queue: str
+    kind: str
+    payload: Json
+    idempotency_key: str | None = None
+    max_attempts: int = 5
+    priority: int = 0
+    run_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it stands: one row of the projection."""
+
+    id: UUID
+    tenant: str | None
+    queue: str
+    kind: str
+    status: JobStatus
+    priority: int
+    attempts: int  # leases given so far, but for those handed back
+    max_attempts: int
+    run_at: datetime | None  # as asked when it was enqueued
+    created_at: datetime
+    eligible_at: datetime | None  # since, or from, when a worker may have it; null when it has ended
+    leased_at: datetime | None
+    lease_id: UUID | None
+    lease_expires_at: datetime | None
+    worker_id: UUID | None
+    finished_at: datetime | None
+    version: int  # of its newest event
+    idempotency_key: str | None
+    error: str | None  # of the last attempt that failed
+    result: Json = None
+    progress: Json = None  # the newest {percent, message, data} of the attempt under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """What a worker asks for. `queues` holds names, or "*" alone for any."""
+
+    queues: tuple[str, ...]
+    capacity: int  # 1–100 jobs
+    visibility_secs: int  # 1–86,400
+    wait_secs: float  # 0–60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedJob:
+    """A job given to a worker: everything it needs to do the work and to report."""
+
+    id: UUID
+    lease_id: UUID
+    queue: str
+    kind: str
+    payload: Json
+    attempt: int  # this one: 1, 2, 3 …
+    max_attempts: int
+    priority: int
+    created_at: datetime
+    leased_at: datetime
+    lease_expires_at: datetime
+    trace: str | None  # W3C traceparent of the request that enqueued it
+    tenant: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to one attempt, as a report names it."""
+
+    job_id: UUID
+    lease_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A word from the worker while it works. It is fanned out and forgotten."""
+
+    percent: float | None = None
+    message: str | None = None
+    data: Json = None
+
+    def as_json(self) -> dict[str, Json]:
+        """The three fields, as every door shows them."""
+        return {"percent": self.percent, "message": self.message, "data": self.data}
+
+
+@dataclass(frozen=True, slots=True)
+class FailOutcome:
+    """What became of a job that failed."""
+
+    delay_secs: int | None  # until the retry, without its jitter; None: it is dead

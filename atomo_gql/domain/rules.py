@@ -1,0 +1,181 @@
+"""The rules for what callers send, in one place for every door: each refusal names the field and the rule."""
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from atomo_gql.domain.errors import BadUserInput, PayloadTooLarge
+from atomo_gql.domain.jobs import Json, LeaseRequest, NewJob
+
+MAX_NAME = 200  # characters of a queue, a kind or a worker's name
+MAX_KEY = 512  # characters of an idempotency key
+MAX_TEXT = 65_536  # characters of an error; what is longer is cut, so that no failure report is lost to its length
+MAX_MESSAGE = 2_000  # characters of a progress message
+MAX_ATTEMPTS = 1_000
+MAX_PRIORITY = 32_767
+MAX_DEPTH = 200  # levels of nesting in a JSON value
+MAX_CAPACITY = 100
+MAX_VISIBILITY_SECS = 86_400
+MAX_WAIT_SECS = 60
+MAX_QUEUES = 1_000  # named in one lease or token
+INT64 = range(-(2**63), 2**63)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def check_text(field: str, value: str, most: int) -> str:
+    """A string PostgreSQL can hold, of at most so many characters."""
+    if "\x00" in value:
+        raise BadUserInput(f"{field} must not contain a NUL character", field=field)
+    if _SURROGATE.search(value):
+        raise BadUserInput(f"{field} must not contain a lone surrogate", field=field)
+    if len(value) > most:
+        raise BadUserInput(f"{field} must have at most {most} characters, not {len(value)}", field=field)
+    return value
+
+
+def check_name(field: str, value: str, most: int = MAX_NAME) -> str:
+    """A name: not blank, printable, not too long."""
+    check_text(field, value, most)
+    if not value.strip():
+        raise BadUserInput(f"{field} must not be blank", field=field)
+    if _CONTROL.search(value):
+        raise BadUserInput(f"{field} must not contain control characters", field=field)
+    return value
+
+
+def check_queue(field: str, value: str) -> str:
+    """The name of one queue; "*" is every queue's sign, and no queue's name."""
+    if value == "*":
+        raise BadUserInput(f'{field} must name one queue; "*" stands for all of them', field=field)
+    return check_name(field, value)
+
+
+def check_queues(field: str, values: Sequence[str]) -> tuple[str, ...]:
+    """A list of queues, without doubles; one that has "*" is just that."""
+    if not values:
+        raise BadUserInput(f"{field} must name at least one queue", field=field)
+    if len(values) > MAX_QUEUES:
+        raise BadUserInput(f"{field} must name at most {MAX_QUEUES} queues, not {len(values)}", field=field)
+    for index, value in enumerate(values):
+        check_name(f"{field}[{index}]", value)
+    return ("*",) if "*" in values else tuple(dict.fromkeys(values))
+
+
+def check_range(field: str, value: int, least: int, most: int) -> int:
+    """A whole number between two bounds, both allowed."""
+    if not least <= value <= most:
+        raise BadUserInput(f"{field} must be from {least} to {most}, not {value}", field=field)
+    return value
+
+
+def clamp(value: float, least: int, most: int) -> int:
+    """The nearest allowed whole number (a NaN is the least)."""
+    return least if not value >= least else most if value >= most else int(value)
+
+
+def check_json(field: str, value: Json) -> Json:
+    """A JSON value that can be kept: 64-bit whole numbers, finite fractions, no NUL, bounded nesting."""
+    stack: list[tuple[Json, int]] = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, str):
+            if "\x00" in item or _SURROGATE.search(item):
+                raise BadUserInput(f"{field} must not contain a NUL character or a lone surrogate", field=field)
+        elif item is None or isinstance(item, bool):
+            pass
+        elif isinstance(item, int):
+            if item not in INT64:
+                raise BadUserInput(f"{field} must not contain whole numbers beyond 64 bits", field=field)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise BadUserInput(f"{field} must not contain numbers that are not finite", field=field)
+        elif isinstance(item, dict | list | tuple):
+            if depth > MAX_DEPTH:
+                raise BadUserInput(f"{field} must not be nested deeper than {MAX_DEPTH} levels", field=field)
+            if isinstance(item, dict):
+                stack.extend((key, depth) for key in item)
+            stack.extend((inner, depth + 1) for inner in (item.values() if isinstance(item, dict) else item))
+        else:
+            raise BadUserInput(f"{field} must be a JSON value, not {type(item).__name__}", field=field)
+    return value
+
+
+def check_size(field: str, encoded: bytes, most: int) -> bytes:
+    """An encoded value of at most so many bytes."""
+    if len(encoded) > most:
+        raise PayloadTooLarge(f"{field} must have at most {most} bytes, not {len(encoded)}", field=field)
+    return encoded
+
+
+def check_moment(field: str, value: datetime) -> datetime:
+    """A moment with a time zone, within the years that every part of the system can hold."""
+    if value.tzinfo is None:
+        raise BadUserInput(f"{field} must name its offset from UTC, as in 2030-01-31T12:00:00Z", field=field)
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError:
+        moment = LATEST + timedelta(days=1)
+    if not EARLIEST <= moment <= LATEST:
+        raise BadUserInput(f"{field} must lie between the years {EARLIEST.year} and {LATEST.year}", field=field)
+    return moment
+
+
+def check_new_job(job: NewJob, prefix: str = "") -> NewJob:
+    """Every rule of enqueueing. `prefix` names the place in a list, as in `jobs[3].`."""
+    check_queue(f"{prefix}queue", job.queue)
+    check_name(f"{prefix}kind", job.kind)
+    if job.idempotency_key is not None:
+        check_name(f"{prefix}idempotencyKey", job.idempotency_key, MAX_KEY)
+    check_range(f"{prefix}maxAttempts", job.max_attempts, 1, MAX_ATTEMPTS)
+    check_range(f"{prefix}priority", job.priority, -MAX_PRIORITY, MAX_PRIORITY)
+    if job.run_at is not None:
+        check_moment(f"{prefix}runAt", job.run_at)
+    check_json(f"{prefix}payload", job.payload)
+    return job
+
+
+def lease_request(
+    queues: Sequence[str], capacity: int | None, visibility_secs: int | None, wait_secs: float | None
+) -> LeaseRequest:
+    """A lease request with its numbers clamped to what is allowed."""
+    return LeaseRequest(
+        queues=check_queues("queues", queues),
+        capacity=1 if capacity is None else clamp(capacity, 1, MAX_CAPACITY),
+        visibility_secs=check_visibility(visibility_secs),
+        wait_secs=0.0 if wait_secs is None else float(max(0, min(wait_secs, MAX_WAIT_SECS))),
+    )
+
+
+def check_visibility(value: int | None) -> int:
+    """Seconds until a lease runs out, clamped; 30 when nothing is said."""
+    return 30 if value is None else clamp(value, 1, MAX_VISIBILITY_SECS)
+
+
+def check_error(value: str | None) -> str:
+    """The error of a failure, cut rather than refused: a report must not fail because its reason is long."""
+    text = "the worker gave no reason" if value is None or not value.strip() else value
+    check_text("error", text[:MAX_TEXT], MAX_TEXT)
+    return text[:MAX_TEXT]
+
+
+def parse_id(field: str, value: object) -> UUID:
+    """A job's, lease's or token's id.
+
+    Raises:
+        BadUserInput: it is not a UUID in canonical form.
+    """
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str) or len(value) != 36:
+        raise BadUserInput(f"{field} must be an id such as 0190f3a8-7c1e-7000-8000-0123456789ab", field=field)
+    try:
+        return UUID(value)
+    except ValueError:
+        raise BadUserInput(
+            f"{field} must be an id such as 0190f3a8-7c1e-7000-8000-0123456789ab", field=field
+        ) from None

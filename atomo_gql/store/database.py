@@ -1,0 +1,162 @@
+"""Connections: two pools, the codecs, and the translation of what PostgreSQL says when it fails."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import asyncpg
+import orjson
+
+from atomo_gql.domain.errors import Unavailable
+from atomo_gql.store.statements import statements
+
+SCHEMA = "atomo"
+
+# The planner may not forget an index because a table happened to be empty when a plan was cached, and hot statements
+# are not planned again for each call.
+_DISPATCH_SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_material": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+_COMMON_SETTINGS = {
+    "search_path": SCHEMA,
+    "timezone": "UTC",
+    "jit": "off",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+_COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # the stubs leave its type parameter open
+    def get_reset_query(self) -> str:
+        """Nothing to reset: no statement here leaves session state behind, and each reset is a round trip."""
+        return ""
+
+
+async def _set_codecs(connection: Any) -> None:
+    """JSON goes as bytes that are encoded already, and comes as Python values."""
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda encoded: b"\x01" + encoded,
+        decoder=lambda raw: orjson.loads(memoryview(raw)[1:]),
+    )
+
+
+class Database:
+    """A PostgreSQL with our schema, through two pools.
+
+    `dispatch` serves the hot statements, whose plans are pinned; `query` everything else.
+    """
+
+    def __init__(self, dsn: str, *, dispatch_size: int = 10, query_size: int = 6, timeout: float = 10) -> None:
+        """`timeout`: seconds to wait for a connection, and thrice that for a statement."""
+        self.dsn = dsn
+        self._sizes = {"dispatch": dispatch_size, "query": query_size}
+        self._timeout = timeout
+        self._pools: dict[str, Any] = {}
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        for name, settings in (("dispatch", _DISPATCH_SETTINGS), ("query", {})):
+            with translated():
+                self._pools[name] = await asyncpg.create_pool(
+                    self.dsn,
+                    min_size=1,
+                    max_size=self._sizes[name],
+                    command_timeout=3 * self._timeout,
+                    timeout=self._timeout,
+                    max_inactive_connection_lifetime=300,
+                    init=_set_codecs,
+                    connection_class=_Connection,
+                    server_settings={**_COMMON_SETTINGS, **settings, "application_name": f"atomo-gql {name}"},
+                )
+
+    async def close(self) -> None:
+        """Give the connections back, waiting a little for statements under way."""
+        for pool in self._pools.values():
+            try:
+                await asyncio.wait_for(pool.close(), self._timeout)
+            except (TimeoutError, *_LOST):
+                pool.terminate()
+        self._pools.clear()
+
+    @contextlib.asynccontextmanager
+    async def connection(self, pool: str = "query") -> AsyncIterator[Any]:
+        """A connection for the length of the block.
+
+        Raises:
+            Unavailable: none could be had in time, or it was lost.
+        """
+        with translated():
+            async with self._pools[pool].acquire(timeout=self._timeout) as connection:
+                yield connection
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        """The rows of a named statement, on the query pool."""
+        async with self.connection() as connection:
+            rows: list[Any] = await connection.fetch(statements()[statement].text, *arguments)
+            return rows
+
+    async def fetch_one(self, statement: str, *arguments: object) -> Any:
+        """The first row of a named statement, or None."""
+        rows = await self.fetch(statement, *arguments)
+        return rows[0] if rows else None
+
+    async def dispatch(self, statement: str, *arguments: object) -> list[Any]:
+        """The rows of a hot statement. It is tried again after a deadlock, which undid it."""
+        text = statements()[statement].text
+        for _ in range(5):
+            async with self.connection("dispatch") as connection:
+                try:
+                    rows: list[Any] = await connection.fetch(text, *arguments)
+                except _COLLIDED:
+                    continue
+                return rows
+        raise Unavailable("the database is too busy with the same jobs; try again")
+
+    async def notify(self, channel: str, payloads: Sequence[str]) -> None:
+        """Send hints to every replica. Never inside a transaction that writes: NOTIFY queues up at commit."""
+        async with self.connection("query") as connection:
+            await connection.execute("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", channel, list(payloads))
+
+
+@contextlib.contextmanager
+def translated() -> Any:
+    """Turn the many ways to lose a database into one.
+
+    Raises:
+        Unavailable: the block lost the database, or waited too long for it.
+    """
+    try:
+        yield
+    except _LOST as error:
+        raise Unavailable("the database cannot be reached just now; try again") from error
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Whether PostgreSQL refused a value: one item of a batch may be to blame."""
+    return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.StatementTooComplexError)

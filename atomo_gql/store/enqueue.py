@@ -1,0 +1,70 @@
+"""`sql/queries/enqueue.sql`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from atomo_gql.store.database import Database
+from atomo_gql.store.statements import statements
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueRow:
+    """A checked job with its payload encoded, ready to be written."""
+
+    tenant: str
+    queue: str
+    kind: str
+    payload: bytes
+    key: str | None
+    max_attempts: int
+    priority: int
+    run_at: datetime | None
+    actor: str
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The id of a job, and whether this call made it."""
+
+    id: UUID
+    is_new: bool
+
+
+async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection: Any = None) -> list[Enqueued]:
+    """Write these jobs in one transaction, or answer those that their idempotency keys name already.
+
+    With `connection` (asyncpg, `search_path` on our schema) the jobs are part of its transaction.
+    """
+    places: dict[tuple[str, str, str], int] = {}
+    unique: list[EnqueueRow] = []
+    place_of: list[int] = []
+    for row in rows:
+        place = len(unique) if row.key is None else places.setdefault((row.tenant, row.queue, row.key), len(unique))
+        if place == len(unique):
+            unique.append(row)
+        place_of.append(place)
+    arguments = (
+        [r.tenant for r in unique],
+        [r.queue for r in unique],
+        [r.kind for r in unique],
+        [r.payload for r in unique],
+        [r.key for r in unique],
+        [r.max_attempts for r in unique],
+        [r.priority for r in unique],
+        [r.run_at for r in unique],
+        [r.actor for r in unique],
+        [r.trace for r in unique],
+    )
+    if connection is None:
+        found = await database.dispatch("job_enqueue", *arguments)
+    else:
+        found = await connection.fetch(statements()["job_enqueue"].text, *arguments)
+    first = [place not in place_of[:index] for index, place in enumerate(place_of)] if len(unique) < len(rows) else None
+    return [
+        Enqueued(found[place]["id"], found[place]["is_new"] and (first is None or first[index]))
+        for index, place in enumerate(place_of)
+    ]

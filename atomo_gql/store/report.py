@@ -1,0 +1,81 @@
+"""`sql/queries/report.sql`: what a worker may say of a job it holds.
+
+Each function takes reports that name a lease and the worker token they came with, and answers one outcome per report,
+in order; None is: the lease is not the current one, or the token does not reach it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from atomo_gql.domain.jobs import FailOutcome, Lease
+from atomo_gql.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report on a lease. What the fields below it mean depends on the verb."""
+
+    lease: Lease
+    worker_id: UUID
+    visibility_secs: int | None = None
+    body: bytes | None = None  # encoded JSON: a result, or a progress
+    error: str | None = None
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The report took effect on a job of that tenant."""
+
+    tenant: str | None
+    queue: str | None = None
+    failure: FailOutcome | None = None
+
+
+async def heartbeat(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+    """Move the deadlines."""
+    return await _report(database, "job_heartbeat", reports, [r.visibility_secs for r in reports])
+
+
+async def progress(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+    """Move the deadlines, and keep the newest progress while the lease lasts."""
+    return await _report(
+        database, "job_progress", reports, [r.visibility_secs for r in reports], [r.body for r in reports]
+    )
+
+
+async def complete(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+    """The work is done, with a result."""
+    return await _report(database, "job_complete", reports, [r.body for r in reports])
+
+
+async def fail(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+    """The attempt failed: queued again for later, or dead."""
+    return await _report(
+        database, "job_fail", reports, [r.error for r in reports], [r.retryable for r in reports], failed=True
+    )
+
+
+async def release(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+    """Handed back unharmed."""
+    return await _report(database, "job_release", reports)
+
+
+async def _report(
+    database: Database, statement: str, reports: Sequence[Report], *columns: list[Any], failed: bool = False
+) -> list[Accepted | None]:
+    rows = await database.dispatch(
+        statement,
+        [r.lease.job_id for r in reports],
+        [r.lease.lease_id for r in reports],
+        [r.worker_id for r in reports],
+        *columns,
+    )
+    answers: list[Accepted | None] = [None] * len(reports)
+    for row in rows:
+        answers[row["ord"] - 1] = Accepted(
+            row.get("tenant") or None, row.get("queue"), FailOutcome(row["delay_secs"]) if failed else None
+        )
+    return answers

@@ -1,0 +1,64 @@
+"""Rows to domain objects: names in SQL are the names in Python."""
+
+from typing import Any
+
+from atomo_gql.domain.events import Event, EventType
+from atomo_gql.domain.jobs import Job, JobStatus
+from atomo_gql.domain.principals import WorkerToken
+
+
+def job(row: Any) -> Job:
+    """A row of the view `jobs`, with or without its result."""
+    return Job(
+        id=row["id"],
+        tenant=row["tenant"] or None,
+        queue=row["queue"],
+        kind=row["kind"],
+        status=JobStatus(row["status"]),
+        priority=row["priority"],
+        attempts=row["attempts"],
+        max_attempts=row["max_attempts"],
+        run_at=row["run_at"],
+        created_at=row["created_at"],
+        eligible_at=row["eligible_at"],
+        leased_at=row["leased_at"],
+        lease_id=row["lease_id"],
+        lease_expires_at=row["lease_expires_at"],
+        worker_id=row["worker_id"],
+        finished_at=row["finished_at"],
+        version=row["version"],
+        idempotency_key=row["idempotency_key"],
+        error=row["error"],
+        result=row.get("result"),
+        progress=row["progress"],
+    )
+
+
+def event(row: Any) -> Event:
+    """A row of `events`."""
+    return Event(
+        stream_id=row["stream_id"],
+        version=row["version"],
+        position=row["position"],
+        xid=row["xid"],
+        at=row["at"],
+        stream=row["stream"],
+        type=EventType(row["type"]),
+        tenant=row["tenant"] or None,
+        actor=row["actor"],
+        trace=row["trace"],
+        data=row["data"],
+    )
+
+
+def worker_token(row: Any) -> WorkerToken:
+    """A row of `worker_tokens`."""
+    return WorkerToken(
+        id=row["id"],
+        name=row["name"],
+        queues=tuple(row["queues"]),
+        tenant=row["tenant"] or None,
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+        revoked_at=row["revoked_at"],
+    )

@@ -1,0 +1,39 @@
+"""`sql/queries/tokens.sql`."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from atomo_gql.domain.principals import WorkerToken
+from atomo_gql.store import rows
+from atomo_gql.store.database import Database
+
+
+async def mint(
+    database: Database, *, tenant: str, name: str, queues: Sequence[str], token_hash: bytes, created_by: str
+) -> WorkerToken:
+    """Keep a new token, by its hash."""
+    return rows.worker_token(
+        await database.fetch_one("token_mint", tenant, name, list(queues), token_hash, created_by)
+    )
+
+
+async def find(database: Database, token_hashes: Sequence[bytes]) -> list[WorkerToken | None]:
+    """The live token of each hash."""
+    found = await database.dispatch("token_find", list(token_hashes))
+    by_hash = {bytes(row["token_hash"]): rows.worker_token(row) for row in found}
+    return [by_hash.get(token_hash) for token_hash in token_hashes]
+
+
+async def live(database: Database, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the tokens that are not revoked."""
+    return {row["id"] for row in await database.dispatch("token_live", list(set(ids)))}
+
+
+async def all_of(database: Database, tenant: str | None) -> list[WorkerToken]:
+    """The tokens of a tenant ('': those without one; None: all), oldest first."""
+    return [rows.worker_token(row) for row in await database.fetch("token_list", tenant)]
+
+
+async def revoke(database: Database, token_id: UUID, tenant: str | None) -> bool:
+    """Revoke; False when there is none to revoke."""
+    return await database.fetch_one("token_revoke", token_id, tenant) is not None

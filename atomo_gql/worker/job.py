@@ -1,0 +1,38 @@
+"""The leased job, as a handler sees it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One leased job.
+
+    id: UUIDv7 in canonical form. payload: any JSON value, decoded. attempts: attempts so far, this one included
+    (1 on the first). max_attempts: after how many the job is dead. lease_id: names this attempt; a report with
+    any other is refused.
+    """
+
+    id: str
+    queue: str
+    kind: str
+    payload: Any
+    attempts: int
+    max_attempts: int
+    lease_id: str
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> "Job":
+        """Read one entry of a lease answer; fields that this version does not know are left aside.
+
+        Raises KeyError when a field is missing.
+        """
+        return cls(
+            id=wire["id"],
+            queue=wire["queue"],
+            kind=wire["kind"],
+            payload=wire["payload"],
+            attempts=wire["attempts"],
+            max_attempts=wire["maxAttempts"],
+            lease_id=wire["leaseId"],
+        )

@@ -1,0 +1,37 @@
+-- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[]) :many
+-- One row per input, in its order: the job's id, and whether it is new. Within one call a key may occur once per tenant
+-- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring.
+WITH input AS MATERIALIZED (
+    SELECT i.*, new_id() AS id, statement_timestamp() AS at
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
+                $8::timestamptz[], $9::text[], $10::text[])
+        WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, ord)
+),
+claimed AS (
+    INSERT INTO idempotency_keys AS k (tenant, queue, key, job_id)
+    SELECT tenant, queue, key, id FROM input WHERE key IS NOT NULL ORDER BY tenant, queue, key
+    ON CONFLICT (tenant, queue, key) DO UPDATE SET job_id = k.job_id
+    RETURNING k.tenant, k.queue, k.key, k.job_id
+),
+settled AS MATERIALIZED (
+    SELECT i.*, coalesce(c.job_id, i.id) AS job_id
+    FROM input AS i LEFT JOIN claimed AS c ON c.tenant = i.tenant AND c.queue = i.queue AND c.key = i.key
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, 1, at, 'Job', 'enqueued', tenant, actor, trace, jsonb_build_object(
+        'queue', queue, 'kind', kind, 'payload', payload, 'priority', priority, 'maxAttempts', max_attempts,
+        'runAt', run_at, 'idempotencyKey', key)
+    FROM settled WHERE job_id = id ORDER BY ord
+),
+recorded AS (
+    INSERT INTO job_records (id, created_at, run_at, priority, max_attempts, tenant, queue, kind, idempotency_key)
+    SELECT id, at, run_at, priority, max_attempts, tenant, queue, kind, key
+    FROM settled WHERE job_id = id ORDER BY ord
+),
+queued AS (
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
+    SELECT id, greatest(run_at, at), 1, priority, 0, max_attempts, tenant, queue
+    FROM settled WHERE job_id = id ORDER BY ord
+)
+SELECT job_id AS id, job_id = id AS is_new FROM settled ORDER BY ord;

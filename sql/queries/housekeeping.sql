@@ -1,0 +1,31 @@
+-- name: partition_make(ahead integer) :one
+SELECT make_partitions($1::integer) AS made;
+
+-- name: partition_list() :many
+SELECT day, first_id, end_id FROM partition_days;
+
+-- name: partition_expired(before timestamptz) :many
+-- The days that ended before that moment.
+SELECT day, first_id, end_id FROM partition_days WHERE end_id <= first_id_at($1::timestamptz);
+
+-- name: partition_drop(day text, succeeded timestamptz, dead timestamptz) :one
+SELECT drop_partition_pair($1::text, $2::timestamptz, $3::timestamptz) AS dropped;
+
+-- name: retention_delete(first_id uuid, end_id uuid, succeeded timestamptz, dead timestamptz, most integer) :one
+-- For a day that holds something worth keeping beside what is not: take out the jobs whose time is over, a bounded lot.
+WITH gone AS (
+    DELETE FROM job_records WHERE id IN (
+        SELECT id FROM job_records
+        WHERE id >= $1::uuid AND id < $2::uuid
+            AND (outcome = 'succeeded' AND finished_at < $3::timestamptz OR outcome = 'dead' AND finished_at < $4::timestamptz)
+        ORDER BY id LIMIT $5::integer FOR UPDATE SKIP LOCKED)
+    RETURNING id
+),
+forgotten AS (DELETE FROM events AS e USING gone AS g WHERE e.stream_id = g.id),
+unkeyed AS (DELETE FROM idempotency_keys AS k USING gone AS g WHERE k.job_id = g.id)
+SELECT count(*)::integer AS deleted FROM gone;
+
+-- name: retention_forget_keys(first_id uuid, end_id uuid) :one
+-- Idempotency keys end with their job.
+WITH gone AS (DELETE FROM idempotency_keys WHERE job_id >= $1::uuid AND job_id < $2::uuid RETURNING 1)
+SELECT count(*)::integer AS deleted FROM gone;

@@ -1,0 +1,107 @@
+-- The projection of the job streams, in three tables: a job's home tells its state.
+--
+--   ready        queued: one narrow row per job that waits for a worker, for its time or for its retry
+--   leases       leased: one narrow row per job that is with a worker
+--   job_records  every job: what was enqueued, and, once it has ended, how
+--
+-- The hot two stay as small as the work at hand however long the history grows, and dispatch reads nothing else. The
+-- wide row is written twice in a job's life: when it is enqueued and when it ends. Payload and result are in no row of
+-- the projection at all: each is kept once, in its event.
+
+CREATE TYPE job_outcome AS ENUM ('succeeded', 'dead');
+
+CREATE TABLE job_records (
+    id              uuid NOT NULL PRIMARY KEY,
+    created_at      timestamptz NOT NULL,
+    run_at          timestamptz,           -- as asked by the caller
+    finished_at     timestamptz,
+    version         integer,               -- of the event that ended it; null while it lives
+    priority        smallint NOT NULL,
+    max_attempts    smallint NOT NULL,
+    attempts        smallint,              -- used when it ended; while it lives they are counted in ready and leases
+    outcome         job_outcome,           -- null while it lives
+    tenant          text COLLATE "C" NOT NULL,
+    queue           text COLLATE "C" NOT NULL,
+    kind            text COLLATE "C" NOT NULL,
+    idempotency_key text,
+    error           text                   -- of the last attempt that failed; null again after a success
+) PARTITION BY RANGE (id);
+
+CREATE INDEX job_records_by_queue ON job_records (queue, id);                      -- job_page
+CREATE INDEX job_records_by_tenant ON job_records (tenant, id) WHERE tenant <> ''; -- job_page
+CREATE INDEX job_records_dead ON job_records (id) WHERE outcome = 'dead';          -- job_page
+
+CREATE TABLE ready (
+    id           uuid NOT NULL PRIMARY KEY,
+    eligible_at  timestamptz NOT NULL,
+    version      integer NOT NULL,         -- of the stream's newest event
+    priority     smallint NOT NULL,
+    attempts     smallint NOT NULL,        -- used so far
+    max_attempts smallint NOT NULL,
+    tenant       text COLLATE "C" NOT NULL,
+    queue        text COLLATE "C" NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+-- One index for each way a lease asks (40_dispatch.sql). Within a queue and a priority the rows that are due come first,
+-- so those that are not due yet are never in the way. The expressions are there to keep the planner from answering one
+-- way with the index of another and a filter, which is fast on a small table and a scan of everybody's backlog on a big
+-- one. U+001F occurs in no tenant's and no queue's name.
+CREATE INDEX ready_by_queue ON ready (queue, priority DESC, eligible_at, id);
+CREATE INDEX ready_by_tenant ON ready ((tenant || E'\x1f' || queue), priority DESC, eligible_at, id) WHERE tenant <> '';
+CREATE INDEX ready_by_priority ON ready ((priority::integer) DESC, eligible_at, id);
+
+CREATE TABLE leases (
+    id              uuid NOT NULL PRIMARY KEY,
+    lease_id        uuid NOT NULL,         -- the fencing token: a report must name it
+    worker_id       uuid NOT NULL,         -- the worker token it was given to
+    leased_at       timestamptz NOT NULL,
+    expires_at      timestamptz NOT NULL,  -- no index: heartbeats move it, and the table is as small as the work at hand
+    eligible_at     timestamptz NOT NULL,  -- where it stood in the queue, for handing it back
+    version         integer NOT NULL,
+    visibility_secs integer NOT NULL,
+    priority        smallint NOT NULL,
+    attempt         smallint NOT NULL,     -- this one: 1, 2, 3 …
+    max_attempts    smallint NOT NULL,
+    tenant          text COLLATE "C" NOT NULL,
+    queue           text COLLATE "C" NOT NULL,
+    progress        jsonb                  -- the newest {percent, message, data}; forgotten with the lease
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+-- The same tenant, queue and key is the same job. Kept apart from the jobs, because a partitioned table can hold no
+-- uniqueness across its partitions.
+CREATE TABLE idempotency_keys (
+    tenant text COLLATE "C" NOT NULL,
+    queue  text COLLATE "C" NOT NULL,
+    key    text COLLATE "C" NOT NULL,
+    job_id uuid NOT NULL,
+    PRIMARY KEY (tenant, queue, key)
+);
+
+CREATE INDEX idempotency_keys_by_job ON idempotency_keys (job_id);  -- retention_forget_keys
+
+-- The projection in one piece, a row per job: what queries read, and what a rebuild compares, column for column.
+CREATE VIEW jobs AS
+SELECT
+    j.id,
+    j.tenant,
+    j.queue,
+    j.kind,
+    CASE WHEN j.outcome IS NOT NULL THEN j.outcome::text WHEN l.id IS NOT NULL THEN 'leased' ELSE 'queued' END AS status,
+    j.priority,
+    coalesce(j.attempts, l.attempt, r.attempts) AS attempts,
+    j.max_attempts,
+    j.run_at,
+    j.created_at,
+    coalesce(r.eligible_at, l.eligible_at) AS eligible_at,
+    l.leased_at,
+    l.lease_id,
+    l.expires_at AS lease_expires_at,
+    l.worker_id,
+    j.finished_at,
+    coalesce(j.version, l.version, r.version) AS version,
+    j.idempotency_key,
+    j.error,
+    l.progress
+FROM job_records AS j
+LEFT JOIN ready AS r ON r.id = j.id
+LEFT JOIN leases AS l ON l.id = j.id;

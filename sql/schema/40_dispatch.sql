@@ -1,0 +1,145 @@
+-- Dispatch: who gets which job. Two functions, because each needs a loop or a lock that a plain statement would repeat.
+
+-- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
+-- the same across queues. p_tenant null: any tenant; p_queues null: any queue.
+--
+-- It walks down the priorities that are there, and asks within each for rows that are due; so a backlog in other queues,
+-- of other tenants, or of jobs whose time has not come costs one index descent and no more. Rows that another
+-- transaction holds are skipped, never waited for. Planner switches pin the index walk: a plan cached while the table
+-- was empty must not scan it when it is full.
+CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_count integer) RETURNS SETOF ready
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_now timestamptz := statement_timestamp();
+    v_slack CONSTANT integer := 64;  -- candidates beyond the count, in case others are locking the first ones
+    v_priority integer := 32768;
+    v_left integer := p_count;
+    v_taken integer;
+    v_candidates uuid[];
+BEGIN
+    IF p_queues IS NULL AND p_tenant IS NOT NULL THEN
+        p_queues := queues_of_tenant(p_tenant);
+    END IF;
+    WHILE v_left > 0 LOOP
+        v_priority := next_priority(p_tenant, p_queues, v_priority);
+        EXIT WHEN v_priority IS NULL;
+        IF p_queues IS NULL THEN
+            v_candidates := ARRAY(
+                SELECT r.id FROM ready AS r
+                WHERE r.priority::integer = v_priority AND r.eligible_at <= v_now
+                ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
+        ELSIF p_tenant IS NULL AND cardinality(p_queues) = 1 THEN
+            v_candidates := ARRAY(
+                SELECT r.id FROM ready AS r
+                WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at <= v_now
+                ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
+        ELSIF p_tenant IS NULL THEN
+            v_candidates := ARRAY(
+                SELECT c.id FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                    SELECT r.id, r.eligible_at FROM ready AS r
+                    WHERE r.queue = q.queue AND r.priority = v_priority AND r.eligible_at <= v_now
+                    ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
+                ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
+        ELSE
+            v_candidates := ARRAY(
+                SELECT c.id FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                    SELECT r.id, r.eligible_at FROM ready AS r
+                    WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority = v_priority
+                        AND r.eligible_at <= v_now
+                    ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
+                ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
+        END IF;
+        RETURN QUERY
+            WITH locked AS MATERIALIZED (
+                SELECT r.id FROM unnest(v_candidates) AS c (id) CROSS JOIN LATERAL (
+                    SELECT w.id FROM ready AS w WHERE w.id = c.id FOR UPDATE SKIP LOCKED) AS r
+                LIMIT v_left)
+            DELETE FROM ready AS r USING locked AS l WHERE r.id = l.id RETURNING r.*;
+        GET DIAGNOSTICS v_taken = ROW_COUNT;
+        v_left := v_left - v_taken;
+    END LOOP;
+END $$;
+
+-- The highest priority below p_below at which a job is queued in that scope; null when there is none.
+CREATE FUNCTION next_priority(p_tenant text, p_queues text[], p_below integer) RETURNS integer
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    IF p_queues IS NULL THEN
+        RETURN (SELECT r.priority::integer FROM ready AS r WHERE r.priority::integer < p_below
+                ORDER BY r.priority::integer DESC LIMIT 1);
+    ELSIF p_tenant IS NULL THEN
+        RETURN (SELECT max(t.priority) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT r.priority FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below
+            ORDER BY r.priority DESC LIMIT 1) AS t);
+    ELSE
+        RETURN (SELECT max(t.priority) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT r.priority FROM ready AS r
+            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below
+            ORDER BY r.priority DESC LIMIT 1) AS t);
+    END IF;
+END $$;
+
+-- The queues in which a tenant has jobs queued, found by skipping along the index from one to the next.
+CREATE FUNCTION queues_of_tenant(p_tenant text) RETURNS text[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE found AS (
+        (SELECT queue FROM ready WHERE tenant <> '' AND tenant || E'\x1f' || queue > p_tenant || E'\x1f'
+            AND tenant || E'\x1f' || queue < p_tenant || E'\x20' ORDER BY tenant || E'\x1f' || queue LIMIT 1)
+        UNION ALL
+        SELECT (SELECT r.queue FROM ready AS r WHERE r.tenant <> ''
+                AND r.tenant || E'\x1f' || r.queue > p_tenant || E'\x1f' || f.queue
+                AND r.tenant || E'\x1f' || r.queue < p_tenant || E'\x20' ORDER BY r.tenant || E'\x1f' || r.queue LIMIT 1)
+        FROM found AS f WHERE f.queue IS NOT NULL)
+    SELECT coalesce(array_agg(queue), '{}') FROM found WHERE queue IS NOT NULL
+$$;
+
+-- When the next job of that scope becomes, or became, eligible; null when none is queued. Long polls sleep until then.
+CREATE FUNCTION next_eligible(p_tenant text, p_queues text[]) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_priority integer := 32768;
+    v_first timestamptz;
+    v_soonest timestamptz;
+BEGIN
+    IF p_queues IS NULL AND p_tenant IS NOT NULL THEN
+        p_queues := queues_of_tenant(p_tenant);
+    END IF;
+    LOOP
+        v_priority := next_priority(p_tenant, p_queues, v_priority);
+        EXIT WHEN v_priority IS NULL;
+        IF p_queues IS NULL THEN
+            v_first := (SELECT r.eligible_at FROM ready AS r WHERE r.priority::integer = v_priority
+                        ORDER BY r.eligible_at LIMIT 1);
+        ELSIF p_tenant IS NULL THEN
+            v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                SELECT r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority = v_priority
+                ORDER BY r.eligible_at LIMIT 1) AS t);
+        ELSE
+            v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority = v_priority
+                ORDER BY r.eligible_at LIMIT 1) AS t);
+        END IF;
+        v_soonest := least(v_soonest, v_first);
+        EXIT WHEN v_soonest <= statement_timestamp();
+    END LOOP;
+    RETURN v_soonest;
+END $$;
+
+-- Lock the leases that the callers really hold, in one order for all, so that two batches never wait for each other in
+-- a ring. A lease is held when its id is the current one and the worker's token is neither revoked nor out of scope.
+CREATE FUNCTION hold_leases(p_ids uuid[], p_lease_ids uuid[], p_worker_ids uuid[])
+RETURNS TABLE (ord integer, id uuid) LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+        SELECT i.ord::integer, l.id
+        FROM unnest(p_ids, p_lease_ids, p_worker_ids) WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
+        JOIN leases AS l ON l.id = i.id AND l.lease_id = i.lease_id
+        JOIN worker_tokens AS t ON t.id = i.worker_id
+        WHERE t.revoked_at IS NULL
+            AND (t.tenant = '' OR t.tenant = l.tenant)
+            AND (l.queue = ANY (t.queues) OR '*' = ANY (t.queues))
+        ORDER BY l.id, i.ord
+        FOR UPDATE OF l;
+END $$;
