@@ -25,6 +25,11 @@ class AtomoError(Exception):
         self.detail = detail
         self.field = field
 
+    @property
+    def extensions(self) -> dict[str, str]:
+        """What goes with the sentence, for programs (GraphQL and RFC 9457 call it by this name)."""
+        return {"code": self.code} if self.field is None else {"code": self.code, "field": self.field}
+
 
 class BadUserInput(AtomoError):
     """The input breaks a rule; `field` is its name on the wire."""

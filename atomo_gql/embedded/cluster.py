@@ -88,9 +88,8 @@ def check(cluster: Path, version: str, account: Account | None, log: Callable[[s
         elif account is None and status.st_uid != os.geteuid():
             raise EmbeddedPostgresError(
                 f"{cluster} belongs to uid {status.st_uid} and this program runs as uid {os.geteuid()}. Run it as "
-                "that user, "
-                f"or give the folder to this one (chown -R {os.geteuid()} {cluster}), or set ATOMO_DATA_DIR to "
-                "another folder."
+                f"that user, or give the folder to this one (chown -R {os.geteuid()} {cluster}), or set ATOMO_DATA_DIR "
+                "to another folder."
             )
         if status.st_mode & 0o027:  # PostgreSQL refuses more than u=rwx,g=rx; some volumes are mounted with more
             log(f"{cluster} has the mode {stat.S_IMODE(status.st_mode):o}, which PostgreSQL refuses: setting 700")
@@ -121,7 +120,7 @@ def read_password(path: Path) -> str:
 
 def _alone(folder: Path, cluster: Path, account: Account | None, statement: str) -> None:
     """Run one statement without a server (a mode that by default ends well after an error, hence the setting)."""
-    argv = [
+    argv: list[str | Path] = [
         program(folder, "postgres"),
         "--single",
         "-D",

@@ -82,8 +82,7 @@ def _place_elsewhere(data: Path, account: Account, blocked: Path) -> Files:
         # A volume is mounted to keep the data on it: to keep it elsewhere would lose it with the container.
         raise EmbeddedPostgresError(
             f"{why}. {mounted} is a mounted volume: mount it in a place that every user may enter, such as "
-            f"{OPEN_PLACE}, "
-            "and name that in ATOMO_DATA_DIR."
+            f"{OPEN_PLACE}, and name that in ATOMO_DATA_DIR."
         )
     home = OPEN_PLACE / hashlib.sha256(str(data).encode()).hexdigest()[:16]
     with explained("make the folder", home):

@@ -133,7 +133,7 @@ async def shut_down(server: Child | Adopted, prepared: Prepared, log: Callable[[
 
 
 def _stop_by_pg_ctl(prepared: Prepared) -> None:
-    argv = [program(prepared.binaries, "pg_ctl"), "stop", "-D", prepared.files.cluster, "-w"]
+    argv: list[str | Path] = [program(prepared.binaries, "pg_ctl"), "stop", "-D", prepared.files.cluster, "-w"]
     try:
         run([*argv, "-t", f"{_FAST_TIMEOUT:.0f}", "-m", "fast"], prepared.account)
     except EmbeddedPostgresError:
@@ -154,8 +154,8 @@ async def _ready(child: Child, files: Files, port: int, begin: int, log: Callabl
         if now > started + READY_TIMEOUT:
             raise EmbeddedPostgresError(
                 f"PostgreSQL was not ready within {READY_TIMEOUT:.0f} s. See {files.log}; a very slow disk or a "
-                "recovery that is "
-                f"not done yet may be the reason: start again. Its last words: {read_since(files.log, begin)}"
+                "recovery that is not done yet may be the reason: start again. Its last words: "
+                f"{read_since(files.log, begin)}"
             )
         if now > tell:
             tell = now + PROGRESS_EVERY

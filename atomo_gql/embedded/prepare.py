@@ -26,8 +26,7 @@ def prepare(data: Path, log: Callable[[str], None], *, may_make: bool) -> Prepar
         if not may_make or locate(data).home != data:
             raise EmbeddedPostgresError(
                 f"The database of {data} was kept in {files.cluster}, and that folder is gone. Put it back (from a "
-                "backup), or "
-                f"remove all of {data} to begin with an empty database."
+                f"backup), or remove all of {data} to begin with an empty database."
             )
         log(f"making an empty database in {files.cluster} (PostgreSQL {version})")
         cluster.make(files, folder, account)

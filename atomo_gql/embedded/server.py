@@ -3,12 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from atomo_gql.embedded import cluster
+from atomo_gql.embedded import cluster, spawn
 from atomo_gql.embedded import port as ports
 from atomo_gql.embedded.errors import EmbeddedPostgresError
 from atomo_gql.embedded.leftovers import end_leftovers, read_pid_file
@@ -26,7 +25,7 @@ from atomo_gql.embedded.postmaster import (
 )
 from atomo_gql.embedded.prepare import prepare
 from atomo_gql.embedded.probe import Answer, probe
-from atomo_gql.embedded.spawn import DIES_WITH_PARENT, Child, ending
+from atomo_gql.embedded.spawn import Child, ending
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -140,7 +139,7 @@ class EmbeddedPostgres:
         tell = self._log_from_thread()
         prepared = await _in_thread(lambda: prepare(self._folder, tell, may_make=not up.done()))
         self._prepared = prepared
-        server: Child | Adopted | None = None if DIES_WITH_PARENT else await adopt(prepared)
+        server: Child | Adopted | None = None if spawn.DIES_WITH_PARENT else await adopt(prepared)
         if isinstance(server, Adopted):
             self._port = server.port
         else:
@@ -189,10 +188,8 @@ class EmbeddedPostgres:
             elif not up.done() and loop.time() > begin + READY_TIMEOUT:
                 raise EmbeddedPostgresError(
                     f"Another process holds {self._folder / 'postgres.lock'}, but for {READY_TIMEOUT:.0f} s no "
-                    "PostgreSQL of it "
-                    "was to be reached on 127.0.0.1. If it runs in another container, give each its own "
-                    "ATOMO_DATA_DIR, or "
-                    "one DATABASE_URL to both; if it hangs, end it."
+                    "PostgreSQL of it was to be reached on 127.0.0.1. If it runs in another container, give each its "
+                    "own ATOMO_DATA_DIR, or one DATABASE_URL to both; if it hangs, end it."
                 )
             elif not up.done() and loop.time() > tell:
                 tell = loop.time() + PROGRESS_EVERY
@@ -213,7 +210,12 @@ class EmbeddedPostgres:
 
     def _log_from_thread(self) -> Callable[[str], None]:
         """The log, for code in another thread."""
-        return partial(asyncio.get_running_loop().call_soon_threadsafe, self._log)
+        loop = asyncio.get_running_loop()
+
+        def tell(line: str) -> None:
+            loop.call_soon_threadsafe(self._log, line)
+
+        return tell
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:

@@ -21,9 +21,11 @@ from atomo_gql.embedded.errors import EmbeddedPostgresError, remedy
 DIES_WITH_PARENT = sys.platform == "linux"
 """True where the kernel can signal a child when its parent dies (PR_SET_PDEATHSIG)."""
 
-# The signal is asked for after the change of user, which would clear it.
+# The signal is asked for after the change of user, which would clear it; the modules are imported before it, for the
+# other user may not be able to read them.
 _WRAPPER = """
-import os, signal, sys
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
 parent, uid, gid, death = map(int, sys.argv[1:5])
 try:
     if uid >= 0:
@@ -33,8 +35,7 @@ try:
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if death:
-        import ctypes
-        ctypes.CDLL(None).prctl(1, death, 0, 0, 0)
+        libc.prctl(1, death, 0, 0, 0)
         if os.getppid() != parent:
             sys.exit(125)
     os.execv(sys.argv[5], sys.argv[5:])

@@ -45,7 +45,7 @@ _LOST = (
 _COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # the stubs leave its type parameter open
+class _Connection(asyncpg.Connection):
     def get_reset_query(self) -> str:
         """Nothing to reset: no statement here leaves session state behind, and each reset is a round trip."""
         return ""
@@ -159,4 +159,6 @@ def translated() -> Any:
 
 def is_data_error(error: BaseException) -> bool:
     """Whether PostgreSQL refused a value: one item of a batch may be to blame."""
-    return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.StatementTooComplexError)
+    return isinstance(
+        error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.StatementTooComplexError
+    )

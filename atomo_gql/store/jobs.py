@@ -14,6 +14,17 @@ async def get(database: Database, ids: Sequence[UUID], tenant: str | None) -> di
     return {row["id"]: rows.job(row) for row in await database.dispatch("job_get", list(ids), tenant)}
 
 
+async def get_each(database: Database, wanted: Sequence[tuple[UUID, str | None]]) -> list[Job | None]:
+    """Each job, if the tenant beside it (as in `get`) may see it; one statement per tenant."""
+    answers: list[Job | None] = [None] * len(wanted)
+    for tenant in {tenant for _, tenant in wanted}:
+        found = await get(database, [job_id for job_id, whose in wanted if whose == tenant], tenant)
+        for index, (job_id, whose) in enumerate(wanted):
+            if whose == tenant:
+                answers[index] = found.get(job_id)
+    return answers
+
+
 async def payloads(database: Database, ids: Sequence[UUID]) -> dict[UUID, Json]:
     """What was sent, by job."""
     return {row["id"]: row["payload"] for row in await database.dispatch("job_payload", list(ids))}
@@ -36,7 +47,7 @@ async def page(
 
 async def streams(database: Database, ids: Sequence[UUID], after: int, most: int) -> dict[UUID, list[Event]]:
     """The events of these streams after a version, at most so many of each."""
-    answers: dict[UUID, list[Event]] = {id: [] for id in ids}
+    answers: dict[UUID, list[Event]] = {stream_id: [] for stream_id in ids}
     for row in await database.dispatch("event_stream", list(ids), after, most):
         answers[row["stream_id"]].append(rows.event(row))
     return answers

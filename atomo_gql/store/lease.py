@@ -53,8 +53,16 @@ async def lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[Lease
     return answers
 
 
-async def next_eligible(database: Database, tenant: str | None, queues: tuple[str, ...]) -> float | None:
-    """Seconds until a job of that scope is eligible, below zero when one is; None when none is queued."""
-    rows = await database.dispatch("job_next_eligible", tenant, None if "*" in queues else list(queues))
-    seconds: float | None = rows[0]["seconds"]
-    return seconds
+async def next_eligible(database: Database, scopes: Sequence[tuple[str | None, tuple[str, ...]]]) -> list[float | None]:
+    """Of each scope (tenant, queues): seconds until a job is eligible, below zero when one is; None: none is queued."""
+    pairs = [(number, queue) for number, (_, queues) in enumerate(scopes, 1) for queue in queues]
+    rows = await database.dispatch(
+        "job_next_eligible",
+        [tenant for tenant, _ in scopes],
+        [number for number, _ in pairs],
+        [queue for _, queue in pairs],
+    )
+    answers: list[float | None] = [None] * len(scopes)
+    for row in rows:
+        answers[row["ord"] - 1] = row["seconds"]
+    return answers

@@ -31,6 +31,7 @@ class Accepted:
 
     tenant: str | None
     queue: str | None = None
+    attempt: int | None = None
     failure: FailOutcome | None = None
 
 
@@ -76,6 +77,9 @@ async def _report(
     answers: list[Accepted | None] = [None] * len(reports)
     for row in rows:
         answers[row["ord"] - 1] = Accepted(
-            row.get("tenant") or None, row.get("queue"), FailOutcome(row["delay_secs"]) if failed else None
+            row.get("tenant") or None,
+            row.get("queue"),
+            row.get("attempt"),
+            FailOutcome(row["delay_secs"]) if failed else None,
         )
     return answers

@@ -12,9 +12,7 @@ async def mint(
     database: Database, *, tenant: str, name: str, queues: Sequence[str], token_hash: bytes, created_by: str
 ) -> WorkerToken:
     """Keep a new token, by its hash."""
-    return rows.worker_token(
-        await database.fetch_one("token_mint", tenant, name, list(queues), token_hash, created_by)
-    )
+    return rows.worker_token(await database.fetch_one("token_mint", tenant, name, list(queues), token_hash, created_by))
 
 
 async def find(database: Database, token_hashes: Sequence[bytes]) -> list[WorkerToken | None]:

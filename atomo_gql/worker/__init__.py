@@ -12,12 +12,15 @@
 It needs aiohttp and orjson and nothing of the server: it could be cut out as its own distribution.
 
     worker.py         the public face: arguments, handlers, run and stop       config.py     the checked arguments
-    runner.py         the life of a worker: lease loop, drain, hand back       signals.py    SIGTERM and SIGINT
-    attempt.py        one leased job: handler, report                          delivery.py   reports until answered
-    lease.py          the right to one attempt, its heartbeat and progress     heartbeat.py  when to heartbeat
-    context.py        what a handler sees                                      cancelled.py  "the attempt is over"
-    client.py         the protocol's HTTP calls, each tried once               backoff.py    how long to wait
-    job.py, encoding.py, failure.py, threads.py, errors.py                     what their names say
+    runner.py         the life of a worker: leases, drains, hands back         signals.py    SIGTERM and SIGINT
+    leasing.py        the lease loop: one long poll at a time                  backoff.py    how long to wait
+    attempt.py        one job in hand: its handler, its report                 delivery.py   reports until answered
+    lease.py          the right to one attempt: heartbeat, progress, loss      heartbeat.py  when a heartbeat is due
+    context.py        what a handler is given                                  cancelled.py  "the attempt is over"
+    handlers.py       which function handles which kind                        threads.py    where plain `def` runs
+    client.py         the protocol's HTTP calls, each tried once               encoding.py   JSON bodies, checked
+    job.py            the leased job                                           failure.py    the error text of a failure
+    errors.py         every exception, as a tree
 """
 
 from atomo_gql.worker.cancelled import Cancelled

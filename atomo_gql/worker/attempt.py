@@ -11,7 +11,7 @@ from atomo_gql.worker.context import JobContext
 from atomo_gql.worker.delivery import deliver
 from atomo_gql.worker.encoding import encode_checked, plain_text
 from atomo_gql.worker.errors import LeaseLost, NonRetryableError, Refused
-from atomo_gql.worker.failure import describe, summary
+from atomo_gql.worker.failure import describe, one_line
 from atomo_gql.worker.handlers import Handler
 from atomo_gql.worker.heartbeat import Heartbeat
 from atomo_gql.worker.job import Job
@@ -100,7 +100,7 @@ class Attempt:
         """An extension was answered 409. While a report is on its way, its own answer decides."""
         if self._cut is None and self._phase is _Phase.RUNNING:
             self._took_until = self._loop.time()
-            self._log(logging.WARNING, "lease lost (%s), its result will be dropped", error)
+            self._log(logging.WARNING, f"lease lost ({error}), its result will be dropped")
             self.cut(Cut.LOST)
 
     def _cancel_handler(self) -> None:
@@ -115,7 +115,8 @@ class Attempt:
                 await self._report(outcome)
                 return
         except asyncio.CancelledError:
-            if self._cut is None:  # not the worker's doing: the event loop is being closed
+            if self._cut is None:  # not the worker's doing: the handler's own, or the event loop is being closed
+                self._log(logging.WARNING, "cancelled from outside, its lease will run out")
                 raise
         finally:
             self._heartbeat.stop()
@@ -147,8 +148,8 @@ class Attempt:
         if failure is not None:
             if isinstance(failure, asyncio.CancelledError) and self.task.cancelling():
                 raise failure
-            logger.debug("%s %s raised", self.job.kind, self.job.id, exc_info=failure)
-            return _Failure(summary(failure), describe(failure), not isinstance(failure, NonRetryableError))
+            logger.debug("%s raised", self.job.label, exc_info=failure)
+            return _Failure(one_line(failure), describe(failure), not isinstance(failure, NonRetryableError))
         try:
             return _Success(encode_checked({"leaseId": self.job.lease_id, "result": result}, "result"))
         except ValueError as error:
@@ -158,14 +159,13 @@ class Attempt:
     async def _report(self, outcome: _Success | _Failure) -> None:
         self._phase = _Phase.REPORTING
         try:
-            if isinstance(outcome, _Success):
-                outcome = await self._report_success(outcome)
-            if isinstance(outcome, _Failure):
-                await self._report_failure(outcome)
+            failure = await self._report_success(outcome) if isinstance(outcome, _Success) else outcome
+            if failure is not None:
+                await self._report_failure(failure)
         except LeaseLost as error:
-            self._log(logging.WARNING, "lease lost before its end was reported (%s)", error)
+            self._log(logging.WARNING, f"lease lost before its end was reported ({error})")
         except Refused as error:
-            self._log(logging.ERROR, "its end could not be reported: %s", error)
+            self._log(logging.ERROR, f"its end could not be reported: {error}")
             self._on_refused(error)
 
     async def _report_success(self, success: _Success) -> _Failure | None:
@@ -188,9 +188,9 @@ class Attempt:
                 raise
             delay = await self._deliver_failure(f"the server refused the error text: {error}", failure.retryable)
         if delay is None:
-            self._log(logging.ERROR, "dead: %s", failure.brief)
+            self._log(logging.ERROR, f"dead: {failure.brief}")
         else:
-            self._log(logging.WARNING, "failed, retry in %g s: %s", delay, failure.brief)
+            self._log(logging.WARNING, f"failed, retry in {delay:g} s: {failure.brief}")
 
     async def _deliver_failure(self, error: str, retryable: bool) -> float | None:
         return await deliver(self.job, "its failure", lambda: self._client.fail(self.job, error, retryable))
@@ -200,16 +200,16 @@ class Attempt:
         try:
             await deliver(self.job, "its return", lambda: self._client.release(self.job))
         except (LeaseLost, Refused) as error:
-            self._log(logging.WARNING, "could not be handed back: %s", error)
+            self._log(logging.WARNING, f"could not be handed back: {error}")
         except asyncio.CancelledError:
             self._log(logging.WARNING, "could not be handed back in time, its lease will run out")
             raise
         else:
             self._log(logging.INFO, "handed back")
 
-    def _log(self, level: int, outcome: str, *details: object) -> None:
+    def _log(self, level: int, outcome: str) -> None:
         """One line per job end: kind, id, outcome, duration of the handler."""
         if logger.isEnabledFor(level):
             took = self._took_until - self._began
-            logger.log(level, f"%s %s {outcome} (%.3f s, attempt %d of %d)",  # noqa: G004 -- a constant, never data
-                       self.job.kind, self.job.id, *details, took, self.job.attempts, self.job.max_attempts)  # fmt: skip
+            told = (self.job.label, outcome, took, self.job.attempts, self.job.max_attempts)
+            logger.log(level, "%s %s (%.3f s, attempt %d of %d)", *told)

@@ -98,9 +98,7 @@ class Client:
     async def _post(self, url: str, body: bytes, timeout: aiohttp.ClientTimeout) -> bytes:
         try:
             # A redirect would turn the POST into a GET, and could carry the token to another host.
-            async with self._session.post(
-                url, data=body, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with self._session.post(url, data=body, timeout=timeout, allow_redirects=False) as response:
                 if response.status == 204:
                     return b""
                 answer = await response.read()

@@ -12,9 +12,9 @@ TOKEN_VARIABLE = "ATOMO_WORKER_TOKEN"  # noqa: S105 -- the name of a variable, n
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a worker was told. Times are seconds. The token never shows in a repr."""
+    """What a worker was told. Times are seconds. No secret shows in its repr."""
 
-    url: str
+    url: str = field(repr=False)  # may hold a password
     token: str = field(repr=False)
     queues: tuple[str, ...]
     concurrency: int

@@ -82,9 +82,9 @@ class JobContext:
         try:
             await call
         except Unavailable as error:
-            logger.debug("%s %s: %s not delivered: %s", self.job.kind, self.job.id, what, error)
+            logger.debug("%s: %s not delivered: %s", self.job.label, what, error)
         except Refused as error:
-            logger.warning("%s %s: %s refused: %s", self.job.kind, self.job.id, what, error)
+            logger.warning("%s: %s refused: %s", self.job.label, what, error)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -26,7 +26,7 @@ async def deliver(job: Job, what: str, send: Callable[[], Awaitable[_Answer]]) -
         except Unavailable as error:
             pause = backoff.pause(error.retry_after)
             level = logging.DEBUG if unanswered else logging.WARNING
-            logger.log(level, "%s %s: %s not taken yet (%s), sending it again", job.kind, job.id, what, error)
+            logger.log(level, "%s: %s not taken yet (%s), sending it again", job.label, what, error)
             unanswered = True
         except LeaseLost as error:
             if unanswered:

@@ -6,6 +6,7 @@ from types import TracebackType
 
 from atomo_gql.worker.encoding import plain_text
 
+LINE_CHARACTERS = 300
 MESSAGE_CHARACTERS = 2_000
 TRACEBACK_CHARACTERS = 4_000
 _SDK = str(Path(__file__).parent)
@@ -19,6 +20,11 @@ def summary(error: BaseException) -> str:
     except Exception as broken:
         text = f"(its message cannot be shown: {type(broken).__name__})"
     return _head(plain_text(f"{name}: {text}" if text else name), MESSAGE_CHARACTERS)
+
+
+def one_line(error: BaseException) -> str:
+    """The summary on one line of at most 300 characters, for the log."""
+    return _head(" ".join(summary(error).split()), LINE_CHARACTERS)
 
 
 def describe(error: BaseException) -> str:

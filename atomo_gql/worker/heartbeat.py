@@ -56,10 +56,10 @@ class Heartbeat:
         except LeaseLost:
             return
         except Refused as error:
-            logger.warning("%s %s: heartbeat refused: %s", self._lease.job.kind, self._lease.job.id, error)
+            logger.warning("%s: heartbeat refused: %s", self._lease.job.label, error)
             pause = interval
         except Unavailable as error:
-            logger.debug("%s %s: heartbeat not taken: %s", self._lease.job.kind, self._lease.job.id, error)
+            logger.debug("%s: heartbeat not taken: %s", self._lease.job.label, error)
             if self._backoff is None:
                 self._backoff = Backoff(longest=interval)
             pause = min(self._backoff.pause(error.retry_after), interval)

@@ -21,6 +21,11 @@ class Job:
     max_attempts: int
     lease_id: str
 
+    @property
+    def label(self) -> str:
+        """Kind and id for a log: one printable line, whatever the kind holds."""
+        return f"{self.kind if self.kind.isprintable() else ascii(self.kind)} {self.id}"
+
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> "Job":
         """Read one entry of a lease answer; fields that this version does not know are left aside.

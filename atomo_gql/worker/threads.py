@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 _Work = Callable[[], None]
+_Outcome = tuple[Any, BaseException | None]
 
 
 class Threads:
@@ -29,10 +30,11 @@ class Threads:
         A cancelled caller stops waiting; the thread goes on, and its result is dropped.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+        done: asyncio.Future[_Outcome] = loop.create_future()
         context = contextvars.copy_context()
 
         def work() -> None:
+            outcome: _Outcome
             try:
                 outcome = (context.run(function, argument), None)
             except BaseException as error:
@@ -57,9 +59,7 @@ class Threads:
         for _ in range(self._started):
             self._work.put(None)
 
-    def _finish(
-        self, done: "asyncio.Future[tuple[Any, BaseException | None]]", outcome: tuple[Any, BaseException | None]
-    ) -> None:
+    def _finish(self, done: "asyncio.Future[_Outcome]", outcome: _Outcome) -> None:
         self._busy -= 1
         if not done.done():
             done.set_result(outcome)

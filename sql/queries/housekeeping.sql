@@ -29,3 +29,7 @@ SELECT count(*)::integer AS deleted FROM gone;
 -- Idempotency keys end with their job.
 WITH gone AS (DELETE FROM idempotency_keys WHERE job_id >= $1::uuid AND job_id < $2::uuid RETURNING 1)
 SELECT count(*)::integer AS deleted FROM gone;
+
+-- name: schema_version() :one
+SELECT coalesce(max(version), 0)::integer AS version, coalesce(bool_or(finished_at IS NULL), false) AS unfinished
+FROM migrations;

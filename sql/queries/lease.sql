@@ -35,6 +35,14 @@ FROM taken AS t
 CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = t.id AND e.version = 1 LIMIT 1) AS e
 ORDER BY t.request, t.priority DESC, t.eligible_at, t.id;
 
--- name: job_next_eligible(tenant text, queues text[]) :one
--- Seconds until a job of that scope is eligible (below zero: it is); null when none is queued.
-SELECT extract(epoch FROM next_eligible($1::text, $2::text[]) - clock_timestamp())::float8 AS seconds;
+-- name: job_next_eligible(tenants text[], scope_rows integer[], scope_queues text[]) :many
+-- For each scope (a tenant, null: any; its queues as in job_lease): the seconds until a job of it is eligible, below zero
+-- when one is. Scopes with nothing queued are left out.
+SELECT s.ord::integer AS ord, extract(epoch FROM s.at - clock_timestamp())::float8 AS seconds
+FROM (
+    SELECT t.ord, next_eligible(t.tenant, (
+        SELECT CASE WHEN '*' = ANY (array_agg(q.queue)) THEN NULL ELSE array_agg(q.queue) END
+        FROM unnest($2::integer[], $3::text[]) AS q (row, queue) WHERE q.row = t.ord)) AS at
+    FROM unnest($1::text[]) WITH ORDINALITY AS t (tenant, ord)
+) AS s
+WHERE s.at IS NOT NULL;

@@ -17,9 +17,9 @@ moved AS (
     SET expires_at = statement_timestamp() + make_interval(secs => coalesce(($4::integer[])[n.ord], l.visibility_secs)),
         progress = ($5::jsonb[])[n.ord]
     FROM newest AS n WHERE l.id = n.id
-    RETURNING l.id, l.tenant
+    RETURNING l.id, l.tenant, l.attempt
 )
-SELECT h.ord, m.tenant FROM held AS h JOIN moved AS m ON m.id = h.id;
+SELECT h.ord, m.tenant, m.attempt FROM held AS h JOIN moved AS m ON m.id = h.id;
 
 -- name: job_complete(ids uuid[], lease_ids uuid[], worker_ids uuid[], results jsonb[]) :many
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
@@ -83,7 +83,7 @@ recorded AS (
         attempts = CASE WHEN d.delay_secs IS NULL THEN d.attempt END
     FROM judged AS d WHERE j.id = d.id
 )
-SELECT ord, tenant, delay_secs FROM judged;
+SELECT ord, tenant, queue, delay_secs FROM judged;
 
 -- name: job_release(ids uuid[], lease_ids uuid[], worker_ids uuid[]) :many
 -- Handed back unharmed: queued again where it stood, and the attempt is not counted.

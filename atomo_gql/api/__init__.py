@@ -1,0 +1,1 @@
+"""The doors: they parse, authenticate and render; services decide."""

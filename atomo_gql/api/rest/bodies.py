@@ -1,0 +1,132 @@
+"""The shapes of what comes in. msgspec checks types and names the field; `domain.rules` check the rest."""
+
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from atomo_gql.domain import rules
+from atomo_gql.domain.errors import BadUserInput
+
+Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": rules.MAX_NAME})]
+Shape = TypeVar("Shape", bound=Struct)
+
+
+class EnqueueBody(Struct, rename="camel"):
+    """A job to enqueue."""
+
+    queue: Annotated[Name, Meta(description="The lane it waits in.")]
+    kind: Annotated[Name, Meta(description="What handler it is for.")]
+    payload: Annotated[Any, Meta(description="What the worker gets; any JSON.")] = msgspec.field(default_factory=dict)
+    idempotency_key: Annotated[str | None, Meta(description="The same key in the same queue is the same job.")] = None
+    max_attempts: Annotated[
+        int | None, Meta(description="Leases it may use before it is dead; 1–1,000.", extra_json_schema={"default": 5})
+    ] = None
+    priority: Annotated[
+        int | None, Meta(description="Higher goes first; ±32,767.", extra_json_schema={"default": 0})
+    ] = None
+    run_at: Annotated[datetime | None, Meta(description="Not before this moment.")] = None
+
+
+class LeaseBody(Struct, rename="camel"):
+    """A worker asks for jobs."""
+
+    queues: Annotated[
+        list[str], Meta(description='Names, or ["*"] for every queue.', extra_json_schema={"minItems": 1})
+    ]
+    capacity: Annotated[
+        int | None, Meta(description="At most so many; clamped to 1–100.", extra_json_schema={"default": 1})
+    ] = None
+    visibility_secs: Annotated[
+        int | None,
+        Meta(description="Seconds until the leases run out; clamped to 1–86,400.", extra_json_schema={"default": 30}),
+    ] = None
+    wait_secs: Annotated[
+        float | None, Meta(description="Seconds to wait for a job; clamped to 0–60.", extra_json_schema={"default": 0})
+    ] = None
+
+
+class HeartbeatBody(Struct, rename="camel"):
+    """A worker needs more time."""
+
+    lease_id: Annotated[str, Meta(description="From the lease.")]
+    visibility_secs: Annotated[
+        int | None, Meta(description="Seconds from now; clamped to 1–86,400.", extra_json_schema={"default": 30})
+    ] = None
+
+
+class ProgressBody(Struct, rename="camel"):
+    """A worker says how far it is."""
+
+    lease_id: Annotated[str, Meta(description="From the lease.")]
+    percent: Annotated[float | None, Meta(description="As the worker counts; 0 to 1 is usual.")] = None
+    message: Annotated[
+        str | None, Meta(description="For people.", extra_json_schema={"maxLength": rules.MAX_MESSAGE})
+    ] = None
+    data: Annotated[Any, Meta(description="For programs; any JSON.")] = None
+    visibility_secs: Annotated[int | None, Meta(description="Seconds from now; default: the lease's own.")] = None
+
+
+class CompleteBody(Struct, rename="camel"):
+    """A worker is done."""
+
+    lease_id: Annotated[str, Meta(description="From the lease.")]
+    result: Annotated[Any, Meta(description="What came of it; any JSON.")] = None
+
+
+class FailBody(Struct, rename="camel"):
+    """An attempt failed."""
+
+    lease_id: Annotated[str, Meta(description="From the lease.")]
+    error: Annotated[str | None, Meta(description="What went wrong, for people.")] = None
+    retryable: Annotated[
+        bool | None, Meta(description="Whether another attempt may do better.", extra_json_schema={"default": True})
+    ] = None
+
+
+class ReleaseBody(Struct, rename="camel"):
+    """A worker hands a job back unharmed."""
+
+    lease_id: Annotated[str, Meta(description="From the lease.")]
+
+
+class MintBody(Struct, rename="camel"):
+    """A worker token to make."""
+
+    name: Annotated[Name, Meta(description="For people.")]
+    queues: Annotated[list[str], Meta(description='What it may lease; ["*"]: any.', extra_json_schema={"minItems": 1})]
+    tenant_id: Annotated[str | None, Meta(description="Bind it to a tenant; for unbound admins.")] = None
+
+
+def decode(raw: bytes, shape: type[Shape]) -> Shape:
+    """The body as that shape.
+
+    Raises:
+        BadUserInput: not JSON, or not of that shape; names the field and what was expected.
+    """
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadUserInput(f"the body must be JSON: {_lower(str(error))}") from None
+    except RecursionError:
+        raise BadUserInput(f"the body must not be nested deeper than {rules.MAX_DEPTH} levels") from None
+
+
+def _explained(error: msgspec.ValidationError) -> BadUserInput:
+    """msgspec says «Expected `int`, got `str` - at `$.capacity`»."""
+    text, _, path = str(error).partition(" - at `$")
+    field = path.rstrip("`").lstrip(".")
+    text = _lower(text).replace("`", "")
+    if text.startswith("object missing required field "):
+        field = text.removeprefix("object missing required field ")
+        return BadUserInput(f"{field} is required", field=field)
+    if not field:
+        return BadUserInput(f"the body must be a JSON object of the documented shape: {text}")
+    return BadUserInput(f"{field}: {text}", field=field)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,218 @@
+"""One route: its methods, and for each the plane, the shape of the body, and the handler.
+
+It speaks ASGI itself: on the hot path each layer between the socket and the service costs as much as the service does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from atomo_gql.api.auth import Authenticator
+from atomo_gql.api.errors import MethodNotAllowed, UnsupportedMediaType, internal, problem
+from atomo_gql.api.rest.bodies import decode
+from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge, Unauthenticated
+from atomo_gql.domain.principals import Caller, WorkerToken
+from atomo_gql.service.access import require_admin
+from atomo_gql.service.services import Services
+
+log = logging.getLogger("atomo_gql.rest")
+
+
+class Plane(StrEnum):
+    """By which credential a route is reached."""
+
+    APP = "app"
+    ADMIN = "admin"
+    WORKER = "worker"
+    OPEN = "open"
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that has been let in."""
+
+    services: Services
+    path: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
+    body: Any
+    receive: Receive
+    principal: Caller | WorkerToken | None
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls, on the app and admin planes."""
+        assert isinstance(self.principal, Caller)  # noqa: S101  # the plane says so
+        return self.principal
+
+    @property
+    def worker(self) -> WorkerToken:
+        """Who calls, on the worker plane."""
+        assert isinstance(self.principal, WorkerToken)  # noqa: S101  # the plane says so
+        return self.principal
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    async def hung_up(self) -> None:
+        """Return when the client has gone."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back."""
+
+    status: int
+    body: bytes = b""
+    media_type: bytes = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What one method of a route does."""
+
+    plane: Plane
+    handle: Callable[[Call], Awaitable[Answer]]
+    shape: type[Any] | None = None
+    summary: str = ""
+    answers: Mapping[int, Any] | None = None  # documented: status → schema (None: no body)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What every route needs to let somebody in."""
+
+    services: Services
+    authenticator: Authenticator
+    max_body: int
+
+
+class Endpoint:
+    """An ASGI application for one path."""
+
+    def __init__(self, doors: Doors, methods: Mapping[str, Method]) -> None:
+        self._doors = doors
+        self._methods = dict(methods)
+        if "GET" in self._methods:
+            self._methods["HEAD"] = self._methods["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extra: list[tuple[bytes, bytes]] = []
+        try:
+            answer = await self._answer(scope, receive)
+        except AtomoError as error:
+            status, body = problem(error)
+            answer = Answer(status, body, b"application/problem+json")
+            extra = _error_headers(error, self._methods, scope)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            status, body = problem(internal())
+            answer = Answer(status, body, b"application/problem+json")
+        headers = [(b"content-length", b"%d" % len(answer.body)), *extra]
+        if answer.status != 204:
+            headers.append((b"content-type", answer.media_type))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        method = self._methods.get(scope["method"])
+        if method is None:
+            raise MethodNotAllowed(f"{scope['path']} takes {', '.join(sorted(self._methods))}, not {scope['method']}")
+        headers = dict(scope["headers"])
+        principal = await self._let_in(method.plane, headers)
+        body = None
+        if method.shape is not None:
+            _check_media_type(headers.get(b"content-type"))
+            body = decode(await read_body(receive, headers, self._doors.max_body), method.shape)
+        path = scope.get("path_params", {})
+        return await method.handle(Call(self._doors.services, path, headers, body, receive, principal))
+
+    async def _let_in(self, plane: Plane, headers: Mapping[bytes, bytes]) -> Caller | WorkerToken | None:
+        if plane is Plane.OPEN:
+            return None
+        if plane is Plane.WORKER:
+            secret = headers.get(b"x-worker-token")
+            if secret is None:
+                raise Unauthenticated("a worker token is needed: X-Worker-Token: wkr_…")
+            return await self._doors.services.tokens.authenticate(secret.decode("latin-1"))
+        authorization, tenant = headers.get(b"authorization"), headers.get(b"x-tenant-id")
+        caller = await self._doors.authenticator.caller(
+            None if authorization is None else authorization.decode("latin-1"),
+            None if tenant is None else header_text("X-Tenant-ID", tenant),
+        )
+        if plane is Plane.ADMIN:
+            require_admin(caller)
+        return caller
+
+
+def header_text(name: str, value: bytes) -> str:
+    """A header that may hold more than ASCII, as UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadUserInput(f"{name} must be UTF-8", field=name) from None
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        PayloadTooLarge: it is larger than `most` bytes; the rest is not read.
+        BadUserInput: the client hung up in the middle.
+    """
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced[:20]) > most:
+        raise PayloadTooLarge(f"the body must have at most {most} bytes, not {announced[:20].decode()}")
+    message: Message = await receive()
+    if not message.get("more_body", False) and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
+        if len(body) > most:
+            raise PayloadTooLarge(f"the body must have at most {most} bytes, not {len(body)}")
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise BadUserInput("the connection ended within the body")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > most:
+            raise PayloadTooLarge(f"the body must have at most {most} bytes")
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        async with asyncio.timeout(60):
+            message = await receive()
+
+
+def _check_media_type(value: bytes | None) -> None:
+    if value is None or value == b"application/json":
+        return
+    media_type, _, parameters = value.decode("latin-1").lower().partition(";")
+    charset = parameters.replace(" ", "").removeprefix("charset=").strip('"')
+    if media_type.strip() != "application/json" and not media_type.strip().endswith("+json"):
+        raise UnsupportedMediaType(f"the body must be application/json, not {media_type.strip()[:100]!r}")
+    if charset not in ("", "utf-8", "utf8"):
+        raise UnsupportedMediaType(f"the body must be in UTF-8, not {charset[:100]!r}")
+
+
+def _error_headers(error: AtomoError, methods: Mapping[str, Method], scope: Scope) -> list[tuple[bytes, bytes]]:
+    headers: list[tuple[bytes, bytes]] = []
+    match error.code:
+        case "METHOD_NOT_ALLOWED":
+            headers.append((b"allow", ", ".join(sorted(methods)).encode()))
+        case "UNAUTHENTICATED":
+            headers.append((b"www-authenticate", b"Bearer"))
+        case "UNAVAILABLE" | "TOO_MANY_REQUESTS":
+            headers.append((b"retry-after", b"1"))
+        case "PAYLOAD_TOO_LARGE":
+            headers.append((b"connection", b"close"))  # the rest of the body has not been read
+    return headers

@@ -1,0 +1,120 @@
+"""The shapes of what goes out, for the OpenAPI document. A test holds them against real answers."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from atomo_gql.domain.jobs import JobStatus
+
+AnyObject = dict[str, Any]
+
+
+class Created(Struct):
+    """A job was made, or found by its idempotency key."""
+
+    id: UUID
+
+
+class ProgressView(Struct, rename="camel"):
+    """The newest progress of the attempt under way."""
+
+    percent: float | None
+    message: str | None
+    data: Any
+
+
+class JobView(Struct, rename="camel"):
+    """A job as it stands."""
+
+    id: UUID
+    queue: str
+    kind: str
+    status: JobStatus
+    priority: int
+    attempts: Annotated[int, Meta(description="Leases given so far, but for those handed back.")]
+    max_attempts: int
+    run_at: datetime | None
+    created_at: datetime
+    eligible_at: Annotated[datetime | None, Meta(description="Since, or from, when a worker may have it.")]
+    leased_at: datetime | None
+    lease_expires_at: datetime | None
+    finished_at: datetime | None
+    idempotency_key: str | None
+    tenant_id: str | None
+    progress: ProgressView | None
+    result: Annotated[Any, Meta(description="Once it has succeeded.")]
+    error: Annotated[str | None, Meta(description="Of the last attempt that failed.")]
+
+
+class LeasedJobView(Struct, rename="camel"):
+    """A job for the worker that has it."""
+
+    id: UUID
+    queue: str
+    kind: str
+    payload: Any
+    attempts: Annotated[int, Meta(description="This one: 1, 2, 3 …")]
+    max_attempts: int
+    lease_id: Annotated[UUID, Meta(description="Every report must name it.")]
+    lease_expires_at: datetime
+    priority: int
+    created_at: datetime
+    traceparent: str | None
+    tenant_id: str | None
+
+
+class Leased(Struct):
+    """The jobs leased; none when the time was up."""
+
+    jobs: list[LeasedJobView]
+
+
+class FailOutcome(Struct, rename="camel"):
+    """What became of a job that failed."""
+
+    outcome: Literal["retry", "dead"]
+    delay_secs: Annotated[int, Meta(description="Seconds until the retry, without jitter; only with retry.")] = 0
+
+
+class WorkerTokenView(Struct, rename="camel"):
+    """A worker token, without its secret."""
+
+    id: UUID
+    name: str
+    queues: list[str]
+    tenant_id: str | None
+    is_revoked: bool
+    created_at: datetime
+    created_by: str
+    revoked_at: datetime | None
+
+
+class MintedToken(WorkerTokenView, rename="camel", kw_only=True):
+    """A new worker token. The secret is shown this once."""
+
+    token: str
+
+
+class WorkerTokens(Struct):
+    """Every token the caller may see, revoked ones too."""
+
+    workers: list[WorkerTokenView]
+
+
+class Status(Struct):
+    """How it is."""
+
+    status: str
+
+
+class Problem(Struct):
+    """An error (RFC 9457)."""
+
+    type: str
+    status: int
+    title: str
+    detail: Annotated[str, Meta(description="Names the field and the rule.")]
+    code: Annotated[str, Meta(description="Stable; for programs.")]
+    field: str = ""

@@ -1,0 +1,89 @@
+"""The one place where the parts are put together."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.routing import Route, Router, WebSocketRoute
+from starlette.types import ASGIApp
+
+from atomo_gql.api.auth import Authenticator
+from atomo_gql.api.graphql.app import GraphQLApp
+from atomo_gql.api.http import RequestLog, not_found
+from atomo_gql.api.realtime import RealtimeSocket
+from atomo_gql.api.rest.endpoint import Doors
+from atomo_gql.api.rest.routes import rest_routes
+from atomo_gql.background.loops import make_loops
+from atomo_gql.realtime.hub import Hub
+from atomo_gql.realtime.transport import Transport, database_transport, url_transport
+from atomo_gql.service.context import Limits, Resources
+from atomo_gql.service.housekeeping import Retention
+from atomo_gql.service.services import Services, make_services
+from atomo_gql.settings import Settings
+from atomo_gql.store.database import Database
+from atomo_gql.store.listener import Listener
+
+
+class Application:
+    """A server's parts, from settings and the address of a migrated database."""
+
+    def __init__(self, settings: Settings, dsn: str) -> None:
+        self.database = Database(
+            dsn, dispatch_size=max(2, settings.pool_size * 5 // 8), query_size=max(2, settings.pool_size * 3 // 8)
+        )
+        self.hub = Hub(_transport(settings, self.database))
+        limits = Limits(max_body=settings.max_body, max_waiting=settings.max_waiting)
+        retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
+        self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
+        self._loops = make_loops(self.services.housekeeping, self.services.watching, settings.reclaim_interval)
+        self.asgi = self._asgi(Doors(self.services, Authenticator(settings), settings.max_body))
+
+    async def start(self) -> None:
+        """Connect, and begin what runs by itself.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        await self.database.open()
+        await self.hub.start()
+        self.services.leases.room.start()
+        for loop in self._loops:
+            loop.start()
+
+    async def stop(self) -> None:
+        """End in good order: those who wait are answered first."""
+        await self.services.leases.room.stop()
+        for loop in self._loops:
+            await loop.stop()
+        await self.hub.stop()
+        await self.database.close()
+
+    def _asgi(self, doors: Doors) -> ASGIApp:
+        graphql = GraphQLApp(doors)
+        router = Router(
+            [
+                *rest_routes(doors),
+                Route("/graphql", graphql),
+                WebSocketRoute("/graphql", graphql),
+                WebSocketRoute("/realtime/ws", RealtimeSocket(doors)),
+            ],
+            redirect_slashes=False,
+            default=not_found,
+        )
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            await self.start()
+            try:
+                yield
+            finally:
+                await self.stop()
+
+        router.lifespan_context = lifespan
+        return RequestLog(router)
+
+
+def _transport(settings: Settings, database: Database) -> Transport:
+    if settings.broadcast_url:
+        return url_transport(settings.broadcast_url)
+    return database_transport(lambda channel, hear, gap: Listener(database.dsn, channel, hear, gap), database.notify)

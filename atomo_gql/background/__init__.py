@@ -1,0 +1,1 @@
+"""Edges driven by time: they call services like any client."""

@@ -1,0 +1,95 @@
+"""`atomo-gql migrate` and `atomo-gql rebuild`: what speaks to the database itself."""
+
+import asyncio
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from atomo_gql.cli.host import database, migrated, set_up_logs, settings_or_exit
+from atomo_gql.domain.errors import AtomoError
+from atomo_gql.domain.events import BrokenStream
+from atomo_gql.settings import Settings
+from atomo_gql.store import rebuild as store
+from atomo_gql.store.database import Database
+from atomo_gql.store.migrations import SchemaError
+from atomo_gql.store.migrations import migrate as bring_up_to_date
+
+_SHOWN = 20  # differences printed
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database's schema up to date (`serve` does so by itself)."""
+    settings = settings_or_exit()
+    set_up_logs(settings)
+    asyncio.run(_migrate(settings))
+
+
+async def _migrate(settings: Settings) -> None:
+    async with database(settings) as dsn:
+        try:
+            done = await bring_up_to_date(dsn)
+        except SchemaError as error:
+            raise click.ClickException(str(error)) from None
+        except AtomoError as error:
+            raise click.ClickException(f"the database cannot be reached: {error.__cause__ or error}") from None
+    for line in done or ["the schema is up to date"]:
+        click.echo(line)
+
+
+@click.command()
+@click.option("--verify", is_flag=True, help="Change nothing: compare every row with its events.")
+@click.option("--yes", is_flag=True, help="Do not ask before making the projection anew.")
+def rebuild(verify: bool, yes: bool) -> None:
+    """Make the jobs anew from their events, or prove that they are what the events say.
+
+    --verify may run at any time beside a live service; it ends with status 1 when a row differs. Without it, all
+    others wait while the projection is dropped and made anew.
+    """
+    settings = settings_or_exit()
+    set_up_logs(settings)
+    if not verify and not yes:
+        click.confirm(
+            "This drops the projection and makes it anew from the events; all others wait. Go on?", abort=True
+        )
+    asyncio.run(_rebuild(settings, verify))
+
+
+async def _rebuild(settings: Settings, verify: bool) -> None:
+    async with database(settings) as dsn:
+        await migrated(dsn)
+        connected = Database(dsn)
+        try:
+            await connected.open()
+            await (_verify(connected) if verify else _make_anew(connected))
+        except AtomoError as error:
+            raise click.ClickException(error.detail) from None
+        finally:
+            await connected.close()
+
+
+async def _make_anew(connected: Database) -> None:
+    try:
+        made = await store.rebuild(connected)
+    except BrokenStream as error:
+        raise click.ClickException(f"nothing was changed: {error}") from None
+    click.echo(f"{made:,} jobs made anew from their events")
+
+
+async def _verify(connected: Database) -> None:
+    compared = events = 0
+    differences: list[store.Difference] = []
+    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task("", total=await store.estimate(connected) or None)
+        async for proof in store.verify(connected):
+            compared, events = proof.compared, proof.events
+            differences.extend(proof.differences)
+            progress.update(bar, completed=compared)
+    for difference in differences[:_SHOWN]:
+        click.echo(f"job {difference.job_id}: {difference.detail}", err=True)
+    if len(differences) > _SHOWN:
+        click.echo(f"… and {len(differences) - _SHOWN:,} more", err=True)
+    click.echo(f"{compared:,} jobs compared with {events:,} events: {len(differences):,} differ")
+    if differences:
+        raise SystemExit(1)

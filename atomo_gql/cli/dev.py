@@ -1,0 +1,150 @@
+"""`atomo-gql dev`: everything at once, and a first job before one's eyes."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import click
+
+from atomo_gql.cli.host import Running, database, migrated, running, set_up_logs, settings_or_exit
+from atomo_gql.cli.http import Client
+from atomo_gql.cli.token import sign
+from atomo_gql.cli.watch import watch_job
+from atomo_gql.settings import Settings
+
+_DAY = 86_400
+_ENQUEUE = 'mutation ($payload: JSON) { enqueueJob(queue: "media-gen", kind: "video.generate", payload: $payload) }'
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End when the first job has ended: 0 when it succeeded.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; the next free one by default.")
+def dev(once: bool, port: int | None) -> None:
+    """Start a database, the server and a sample worker, and watch a first job run.
+
+    Then it serves until Ctrl-C, with addresses, tokens and curl lines to go on with.
+    """
+    settings = settings_or_exit()
+    if "ATOMO_LOG_LEVEL" not in os.environ:
+        settings = dataclasses.replace(settings, log_level="warning")
+    chosen = _free_port(settings) if port is None else port
+    settings = dataclasses.replace(settings, port=chosen)
+    set_up_logs(settings)
+    raise SystemExit(asyncio.run(_dev(settings, once)))
+
+
+async def _dev(settings: Settings, once: bool) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, stopping.set)
+    where = "DATABASE_URL" if settings.database_url else str(settings.data_dir)
+    click.echo(f"database   {where}")
+    async with database(settings) as dsn:
+        await migrated(dsn)
+        async with running(settings, dsn, signals=False) as server:
+            click.echo(f"server     {server.url}")
+            admin = sign(settings, "dev", role="admin", tenant=None, lasts=_DAY)
+            client = Client(server.url, admin)
+            minted = await client.rest("POST", "/jobs/workers", {"name": "dev sample", "queues": ["media-gen"]})
+            try:
+                async with _worker(server.url, minted["token"]) as worker:
+                    click.echo(f"worker     process {worker.pid}, queue media-gen\n")
+                    first = asyncio.create_task(_first_job(client))
+                    status = await _until(stopping, first)
+                    if not once and status is not None:
+                        _explain(server, settings, admin, minted["token"])
+                        await _until(stopping, server.task)
+            finally:
+                with contextlib.suppress(click.ClickException):
+                    await client.rest("DELETE", f"/jobs/workers/{minted['id']}")
+    return 130 if status is None and once else status or 0
+
+
+async def _until(stopping: asyncio.Event, work: "asyncio.Task[int] | asyncio.Task[None]") -> int | None:
+    """The result of the work, or None when a signal came first."""
+    signalled = asyncio.create_task(stopping.wait())
+    waited: set[asyncio.Task[int] | asyncio.Task[None] | asyncio.Task[bool]] = {signalled, work}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if work.done():
+        return work.result()
+    return None
+
+
+async def _first_job(client: Client) -> int:
+    data = await client.graphql(_ENQUEUE, {"payload": {"prompt": "a lighthouse at dawn", "seconds": 4}})
+    click.echo(f"enqueued video.generate: job {data['enqueueJob']}")
+    return await watch_job(client, data["enqueueJob"])
+
+
+@contextlib.asynccontextmanager
+async def _worker(url: str, token: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    environment = {**os.environ, "ATOMO_URL": url, "ATOMO_WORKER_TOKEN": token}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "atomo_gql",
+        "worker",
+        "atomo_gql.cli.sample:worker",
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+
+
+def _explain(server: Running, settings: Settings, admin: str, worker_token: str) -> None:
+    user = sign(settings, "you", role=None, tenant=None, lasts=_DAY)
+    click.echo(f"""
+The service runs. Ctrl-C ends it; what is enqueued stays.
+
+  GraphQL    {server.url}/graphql
+  REST       {server.url}/openapi.json
+  watch      ws{server.url[4:]}/realtime/ws?token=…
+  metrics    {server.url}/metrics
+
+In another shell:
+
+  export URL={server.url}
+  export JWT={user}          # a person, for a day
+  export ADMIN={admin}        # an operator
+  export WORKER={worker_token}   # the sample worker's queue, media-gen
+
+  curl -s $URL/graphql -H "authorization: Bearer $JWT" -H 'content-type: application/json' \\
+    -d '{{"query": "mutation {{ enqueueJob(queue: \\"media-gen\\", kind: \\"video.generate\\") }}"}}'
+
+  curl -s $URL/jobs -H "authorization: Bearer $JWT" -H 'content-type: application/json' \\
+    -d '{{"queue": "media-gen", "kind": "video.generate", "payload": {{"seconds": 10}}}}'
+
+  atomo-gql job watch ID --url $URL        # a bar in the terminal
+  atomo-gql job events ID --url $URL       # what happened to it
+""")
+
+
+def _free_port(settings: Settings) -> int:
+    """The configured port, or the next one that nobody uses."""
+    for port in range(settings.port, min(settings.port + 100, 65_536)):
+        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError:
+                continue
+            if port != settings.port:
+                click.echo(f"port {settings.port} is taken, using {port}")
+            return port
+    return 0

@@ -1,0 +1,167 @@
+"""Running a server in this process: settings, database, migrations, uvicorn."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import click
+import structlog
+import uvicorn
+
+from atomo_gql.app import Application
+from atomo_gql.domain.errors import Unavailable
+from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from atomo_gql.settings import Settings, SettingsError, load
+from atomo_gql.store.migrations import SchemaError, migrate
+
+log = logging.getLogger("atomo_gql.server")
+
+_GRACE_SECS = 10
+
+
+def settings_or_exit() -> Settings:
+    """The settings, or a list of what is wrong with them."""
+    try:
+        return load()
+    except SettingsError as error:
+        raise click.ClickException(
+            f"these settings are wrong:\n  {str(error).replace(chr(10), chr(10) + '  ')}"
+        ) from None
+
+
+def set_up_logs(settings: Settings) -> None:
+    """Structured lines on standard error: for people, or as JSON."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    final: list[structlog.typing.Processor]
+    if settings.log_format == "json":
+        final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        final = [
+            structlog.dev.ConsoleRenderer(
+                colors=click.get_text_stream("stderr").isatty(),
+                # The plain one shows no local variables: tokens and payloads are among them.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("atomo_gql").setLevel(settings.log_level.upper())
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[str]:
+    """The address of the database: the one named, or an embedded one for the length of the block."""
+    if settings.database_url:
+        yield settings.database_url
+        return
+    postgres = EmbeddedPostgres(settings.data_dir, log=log.info)
+    try:
+        dsn = await postgres.start()
+    except EmbeddedPostgresError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        yield dsn
+    finally:
+        await postgres.stop()
+
+
+async def migrated(dsn: str) -> None:
+    """Bring the database up to date, or stop with the reason."""
+    try:
+        for line in await migrate(dsn):
+            log.info(line)
+    except SchemaError as error:
+        raise click.ClickException(str(error)) from None
+    except Unavailable as error:
+        cause = error.__cause__
+        raise click.ClickException(f"the database cannot be reached: {cause or error}") from None
+
+
+@dataclass
+class Running:
+    """A server that answers."""
+
+    url: str
+    server: uvicorn.Server
+    task: "asyncio.Task[None]"
+
+
+class _Server(uvicorn.Server):
+    """Answers those who wait before it closes the door: a long poll would hold it open."""
+
+    before_shutdown: Callable[[], None] | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """At the first signal."""
+        if self.before_shutdown:
+            self.before_shutdown()
+        await super().shutdown(sockets)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, dsn: str, *, signals: bool = True) -> AsyncIterator[Running]:
+    """A server on a migrated database, for the length of the block, or until a signal ends its task."""
+    application = Application(settings, dsn)
+    listening = _listen(settings.host, settings.port)
+    port = listening.getsockname()[1]
+    config = uvicorn.Config(
+        application.asgi,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=settings.max_body,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=None,
+        backlog=2048,
+        timeout_graceful_shutdown=_GRACE_SECS,
+        timeout_keep_alive=75,
+        lifespan="on",
+    )
+    server = _Server(config)
+    server.before_shutdown = application.services.leases.room.close
+    if not signals:
+        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # the caller sees to them
+    task = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    if task.done():
+        await task
+        raise click.ClickException("the server did not start; the lines above say why")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        yield Running(f"http://{host}:{port}", server, task)
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise click.ClickException(
+            f"HOST {host} PORT {port} cannot be listened on: {error.strerror or error}"
+        ) from None
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,114 @@
+"""`atomo-gql enqueue` and `atomo-gql job`."""
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from atomo_gql.cli.http import Client, run, server_options
+from atomo_gql.cli.watch import watch_job
+
+_ENQUEUE = """
+mutation ($queue: String!, $kind: String!, $payload: JSON, $idempotencyKey: String, $maxAttempts: Int, $priority: Int,
+          $runAt: DateTime) {
+  enqueueJob(queue: $queue, kind: $kind, payload: $payload, idempotencyKey: $idempotencyKey, maxAttempts: $maxAttempts,
+             priority: $priority, runAt: $runAt)
+}"""
+_EVENTS = """
+query ($id: ID!) { job(id: $id) { events(first: 1000) { version type at actor data } } }"""
+_SHOW = """
+query ($id: ID!) { job(id: $id) {
+  id queue kind status priority attempts maxAttempts tenantId idempotencyKey createdAt runAt eligibleAt leasedAt
+  leaseExpiresAt finishedAt progress payload result error } }"""
+
+
+@click.command()
+@click.argument("queue")
+@click.argument("kind")
+@click.option("--payload", default="{}", show_default=True, help="JSON; - reads it from standard input.")
+@click.option("--idempotency-key", help="The same key in the same queue is the same job.")
+@click.option("--max-attempts", type=int, default=5, show_default=True, help="1–1,000.")
+@click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first.")
+@click.option("--run-at", help="Not before this moment, as in 2030-01-31T12:00:00Z.")
+@click.option("--watch", is_flag=True, help="Show its progress until it ends.")
+@server_options
+def enqueue(url: str, token: str | None, watch: bool, queue: str, kind: str, payload: str, **options: Any) -> None:
+    """Enqueue a job, and print its id."""
+    try:
+        value = json.loads(sys.stdin.read() if payload == "-" else payload)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--payload") from None
+    names = {
+        "idempotency_key": "idempotencyKey",
+        "max_attempts": "maxAttempts",
+        "priority": "priority",
+        "run_at": "runAt",
+    }
+    variables = {"queue": queue, "kind": kind, "payload": value, **{names[n]: v for n, v in options.items()}}
+    client = Client(url, token)
+    job_id = run(client.graphql(_ENQUEUE, variables))["enqueueJob"]
+    click.echo(job_id)
+    if watch:
+        raise SystemExit(run(watch_job(client, job_id)))
+
+
+@click.group()
+def job() -> None:
+    """Look at a job."""
+
+
+@job.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@server_options
+def show(url: str, token: str | None, job_id: str, as_json: bool) -> None:
+    """Show a job as it stands."""
+    found = _found(run(Client(url, token).graphql(_SHOW, {"id": job_id}))["job"], job_id)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in found.items():
+        if value is not None:
+            table.add_row(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    Console(highlight=False).print(table)
+
+
+@job.command()
+@click.argument("job_id", metavar="ID")
+@server_options
+def watch(url: str, token: str | None, job_id: str) -> None:
+    """Show a job's progress until it ends; the status is 1 when it is dead."""
+    raise SystemExit(run(watch_job(Client(url, token), job_id)))
+
+
+@job.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an event a line.")
+@server_options
+def events(url: str, token: str | None, job_id: str, as_json: bool) -> None:
+    """Show what happened to a job, oldest first."""
+    found = _found(run(Client(url, token).graphql(_EVENTS, {"id": job_id}))["job"], job_id)["events"]
+    if as_json:
+        for event in found:
+            click.echo(json.dumps(event, ensure_ascii=False))
+        return
+    table = Table("#", "when (UTC)", "event", "by", "data", box=None, pad_edge=False, header_style="dim")
+    table.columns[0].justify = "right"
+    table.columns[4].overflow = "fold"
+    for event in found:
+        when = event["at"].replace("T", " ")[:23]
+        actor = event["actor"] if len(event["actor"]) <= 30 else f"{event['actor'][:14]}…{event['actor'][-6:]}"
+        table.add_row(str(event["version"]), when, event["type"], actor, json.dumps(event["data"], ensure_ascii=False))
+    Console(highlight=False).print(table)
+
+
+def _found(value: Any, job_id: str) -> Any:
+    if value is None:
+        raise click.ClickException(f"there is no job {job_id}")
+    return value

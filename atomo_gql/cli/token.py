@@ -1,0 +1,43 @@
+"""`atomo-gql token`: a JWT for trying out."""
+
+import re
+import time
+
+import click
+import jwt
+
+from atomo_gql.cli.host import settings_or_exit
+from atomo_gql.settings import Settings
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def seconds(_: click.Context, __: click.Parameter, value: str) -> int:
+    """«90s», «15m», «12h», «30d» as seconds."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if not found or int(found[1]) == 0:
+        raise click.BadParameter("write a number and a unit, as in 90s, 15m, 12h or 30d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def sign(settings: Settings, subject: str, *, role: str | None, tenant: str | None, lasts: int) -> str:
+    """A token signed with this installation's secret."""
+    if not settings.jwt_secret:
+        raise click.ClickException(
+            "tokens come from ATOMO_JWT_JWKS_URL's issuer here; there is no JWT_SECRET to sign with"
+        )
+    now = int(time.time())
+    claims: dict[str, object] = {"sub": subject, "iat": now, "exp": now + lasts}
+    optional = {"role": role, "tenant_id": tenant, "iss": settings.jwt_issuer, "aud": settings.jwt_audience}
+    claims.update({name: value for name, value in optional.items() if value})
+    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")
+
+
+@click.command()
+@click.option("--sub", default="cli", show_default=True, help="Whom it names.")
+@click.option("--role", help='"admin" for an operator.')
+@click.option("--tenant", help="Bind it to a tenant.")
+@click.option("--expires-in", "lasts", default="12h", show_default=True, callback=seconds, help="90s, 15m, 12h, 30d …")
+def token(sub: str, role: str | None, tenant: str | None, lasts: int) -> None:
+    """Sign a JWT with this installation's secret, and print it."""
+    click.echo(sign(settings_or_exit(), sub, role=role, tenant=tenant, lasts=lasts))

@@ -1,0 +1,64 @@
+"""`atomo-gql worker-token`."""
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from atomo_gql.cli.http import Client, run, server_options
+
+
+@click.group("worker-token")
+def worker_token() -> None:
+    """Make, list and revoke the tokens of workers."""
+
+
+@worker_token.command()
+@click.argument("name")
+@click.option(
+    "--queue", "queues", multiple=True, required=True, help='A queue it may lease; again for more; "*" for all.'
+)
+@click.option("--tenant", help="Bind it to a tenant.")
+@click.option("--quiet", is_flag=True, help="Print the token alone, for scripts.")
+@server_options
+def create(url: str, token: str | None, name: str, queues: tuple[str, ...], tenant: str | None, quiet: bool) -> None:
+    """Mint a token. It is shown this once."""
+    body = {"name": name, "queues": list(queues), "tenantId": tenant}
+    made = run(Client(url, token).rest("POST", "/jobs/workers", body))
+    if quiet:
+        click.echo(made["token"])
+        return
+    click.echo(f"id      {made['id']}")
+    click.echo(f"queues  {', '.join(made['queues'])}")
+    click.echo(f"token   {made['token']}")
+    click.echo("The token is not kept and will not be shown again.", err=True)
+
+
+@worker_token.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@server_options
+def listing(url: str, token: str | None, as_json: bool) -> None:
+    """List the tokens, without their secrets."""
+    found = run(Client(url, token).rest("GET", "/jobs/workers"))["workers"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    table = Table(
+        "id", "name", "queues", "tenant", "created (UTC)", "state", box=None, pad_edge=False, header_style="dim"
+    )
+    table.columns[0].no_wrap = True
+    for one in found:
+        state = "revoked" if one["isRevoked"] else "live"
+        created = one["createdAt"].replace("T", " ")[:19]
+        table.add_row(one["id"], one["name"], ", ".join(one["queues"]), one["tenantId"] or "", created, state)
+    Console(highlight=False).print(table)
+
+
+@worker_token.command()
+@click.argument("token_id", metavar="ID")
+@server_options
+def revoke(url: str, token: str | None, token_id: str) -> None:
+    """Revoke a token, at once and everywhere."""
+    run(Client(url, token).rest("DELETE", f"/jobs/workers/{token_id}"))
+    click.echo(f"revoked {token_id}")

@@ -1,0 +1,1 @@
+"""Telling watchers, on every replica: the only user of broadcaster."""

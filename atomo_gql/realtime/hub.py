@@ -1,0 +1,231 @@
+"""The hub: takes in what happens to jobs, here and on other replicas, and hands it to whoever watches.
+
+Publishers never wait. What they say is put out at once when the wire is idle, and gathers while it is not: of each job
+only the newest word, of each queue one wake-up. A watcher has room for one word per job, so one that is slow skips to the
+newest. Everything here is a hint that may be lost; `on_gap` and a look at the store now and then make up for it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from atomo_gql.domain.jobs import JobStatus
+from atomo_gql.domain.updates import JobUpdate
+from atomo_gql.realtime.transport import GAP, Transport
+
+log = logging.getLogger("atomo_gql.realtime")
+
+Lane = tuple[str, str]  # (tenant, queue); tenant '' is none
+_PAUSE_SECS = 0.004  # between two messages to the wire: coalesces bursts, and is below what anybody notices
+
+
+class Mailbox:
+    """What a watcher has not read yet: of each job the newest word, or None for «look it up»."""
+
+    def __init__(self) -> None:
+        self._news: dict[UUID, JobUpdate | None] = {}
+        self._arrived = asyncio.Event()
+
+    def put(self, job_id: UUID, update: JobUpdate | None) -> None:
+        """Leave a word, in place of an older one about that job. A look-up that is due stays due."""
+        if not (job_id in self._news and self._news[job_id] is None):
+            self._news[job_id] = update
+        self._arrived.set()
+
+    def forget(self, job_id: UUID) -> None:
+        """Throw away what was said of that job."""
+        self._news.pop(job_id, None)
+
+    async def take(self) -> list[tuple[UUID, JobUpdate | None]]:
+        """Wait for news, and take them all, oldest job first."""
+        while not self._news:
+            self._arrived.clear()
+            await self._arrived.wait()
+        news, self._news = list(self._news.items()), {}
+        return news
+
+
+class Hub:
+    """One per process."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._origin = secrets.token_hex(6)
+        self._watchers: defaultdict[UUID, set[Mailbox]] = defaultdict(set)
+        self._on_wake: list[Callable[[Iterable[Lane]], None]] = []
+        self._on_gap: list[Callable[[], None]] = []
+        self._wakes: dict[Lane, None] = {}
+        self._updates: dict[UUID, JobUpdate | None] = {}  # None: look it up
+        self._something = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to hear and to send."""
+        hearing = asyncio.Event()
+        self._tasks = [
+            asyncio.create_task(self._hear(hearing), name="hub hears"),
+            asyncio.create_task(self._send(), name="hub sends"),
+        ]
+        waiting = asyncio.create_task(hearing.wait())
+        await asyncio.wait({waiting, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
+        if self._tasks[0].done():
+            waiting.cancel()
+            self._tasks[0].result()
+
+    async def stop(self) -> None:
+        """End; what has not been sent is lost, as a hint may be."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def on_wake(self, callback: Callable[[Iterable[Lane]], None]) -> None:
+        """Have this called when jobs may have become eligible in these lanes."""
+        self._on_wake.append(callback)
+
+    def on_gap(self, callback: Callable[[], None]) -> None:
+        """Have this called when hints from other replicas may have been missed."""
+        self._on_gap.append(callback)
+
+    @property
+    def watchers(self) -> int:
+        """How many pairs of a watcher and a job there are."""
+        return sum(map(len, self._watchers.values()))
+
+    def watch(self, job_id: UUID, mailbox: Mailbox) -> None:
+        """From now on, leave word of that job there."""
+        self._watchers[job_id].add(mailbox)
+
+    def unwatch(self, job_id: UUID, mailbox: Mailbox) -> None:
+        """No more."""
+        self._watchers[job_id].discard(mailbox)
+        if not self._watchers[job_id]:
+            del self._watchers[job_id]
+        mailbox.forget(job_id)
+
+    def wake(self, lanes: Iterable[Lane]) -> None:
+        """Say that jobs may have become eligible there; after the commit."""
+        lanes = list(lanes)
+        for callback in self._on_wake:
+            callback(lanes)
+        self._wakes.update(dict.fromkeys(lanes))
+        self._something.set()
+
+    def publish(self, update: JobUpdate) -> None:
+        """Pass on a worker's progress; after the commit."""
+        self._deliver(update.job_id, update)
+        if self._updates.get(update.job_id, update) is not None:
+            self._updates[update.job_id] = update
+        self._something.set()
+
+    def changed(self, job_ids: Iterable[UUID]) -> None:
+        """Say that the state of these jobs changed; after the commit. Their watchers look them up."""
+        for job_id in job_ids:
+            self._deliver(job_id, None)
+            self._updates[job_id] = None
+        self._something.set()
+
+    def look_again(self) -> None:
+        """Have every watcher here look its jobs up."""
+        for job_id in list(self._watchers):
+            self._deliver(job_id, None)
+
+    def _deliver(self, job_id: UUID, update: JobUpdate | None) -> None:
+        for mailbox in self._watchers.get(job_id, ()):
+            mailbox.put(job_id, update)
+
+    async def _send(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            wakes, self._wakes = self._wakes, {}
+            updates, self._updates = self._updates, {}
+            for message in self._messages(wakes, updates):
+                try:
+                    await self._transport.send(message)
+                except Exception as error:
+                    log.warning("a hint to other replicas was lost: %s", error)
+            await asyncio.sleep(_PAUSE_SECS)
+
+    def _messages(self, wakes: Iterable[Lane], updates: dict[UUID, JobUpdate | None]) -> Iterable[str]:
+        """Pack the news into as few messages as the wire's limit allows."""
+        most = self._transport.most_bytes or 1_000_000
+        parts: list[bytes] = [orjson.dumps(["q", *lane]) for lane in wakes]
+        for job_id, update in updates.items():
+            encoded = _encode(update) if update else b""
+            # What is too large for the wire is looked up by those who want it.
+            parts.append(encoded if encoded and len(encoded) <= most - 100 else orjson.dumps(["l", str(job_id)]))
+        head = b'["' + self._origin.encode() + b'"'
+        packed, size = [head], len(head)
+        for part in parts:
+            if size + len(part) + 2 > most:
+                yield (b",".join(packed) + b"]").decode()
+                packed, size = [head], len(head)
+            packed.append(part)
+            size += len(part) + 1
+        if len(packed) > 1:
+            yield (b",".join(packed) + b"]").decode()
+
+    async def _hear(self, hearing: asyncio.Event) -> None:
+        while True:
+            try:
+                async with self._transport.hear() as messages:
+                    hearing.set()
+                    async for message in messages:
+                        self._take_in(message)
+            except Exception as error:
+                if not hearing.is_set():
+                    raise
+                log.warning("the wire between replicas broke, trying again: %s", error)
+                await asyncio.sleep(1)
+                self._gap()
+
+    def _take_in(self, message: str) -> None:
+        if message == GAP:
+            self._gap()
+            return
+        with contextlib.suppress(
+            ValueError, KeyError, TypeError, IndexError
+        ):  # a stranger's NOTIFY, or another version's
+            origin, *parts = orjson.loads(message)
+            if origin == self._origin:
+                return
+            lanes: list[Lane] = []
+            for part in parts:
+                if part[0] == "q":
+                    lanes.append((part[1], part[2]))
+                elif part[0] == "l":
+                    self._deliver(UUID(part[1]), None)
+                elif part[0] == "u" and UUID(part[1]) in self._watchers:
+                    update = _decode(part)
+                    self._deliver(update.job_id, update)
+            if lanes:
+                for callback in self._on_wake:
+                    callback(lanes)
+
+    def _gap(self) -> None:
+        self.look_again()
+        for callback in self._on_gap:
+            callback()
+
+
+def _encode(u: JobUpdate) -> bytes:
+    return orjson.dumps(["u", str(u.job_id), u.status, u.attempts, u.percent, u.message, u.data])
+
+
+def _decode(part: list[Any]) -> JobUpdate:
+    _, job_id, status, attempts, percent, message, data = part
+    return JobUpdate(
+        job_id=UUID(job_id),
+        status=JobStatus(status),
+        attempts=attempts,
+        percent=percent,
+        message=message,
+        data=data,
+    )

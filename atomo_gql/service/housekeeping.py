@@ -1,0 +1,79 @@
+"""What time asks for: taking back expired leases, partitions ahead, retention. Safe on every replica at once."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from atomo_gql.service import metrics
+from atomo_gql.service.context import Resources
+from atomo_gql.store import housekeeping as store
+
+log = logging.getLogger("atomo_gql.housekeeping")
+
+_SWEEP = 500  # leases in one statement
+_DELETE = 2_000  # jobs in one statement
+_DAYS_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Days that ended jobs are kept; None: for ever."""
+
+    succeeded_days: float | None
+    dead_days: float | None
+
+
+class HousekeepingService:
+    """Called by the clock."""
+
+    def __init__(self, resources: Resources, retention: Retention) -> None:
+        self._database = resources.database
+        self._hub = resources.hub
+        self._retention = retention
+
+    async def sweep(self) -> int:
+        """Take back every lease that ran out; how many there were."""
+        total = 0
+        while True:
+            taken = await store.reclaim(self._database, _SWEEP)
+            total += len(taken)
+            if taken:
+                dead = sum(job.is_dead for job in taken)
+                metrics.RECLAIMED.inc(len(taken))
+                metrics.DEAD.inc(dead)
+                self._hub.wake({(job.tenant or "", job.queue) for job in taken if not job.is_dead})
+                self._hub.changed(job.id for job in taken)
+                queues = ", ".join(
+                    f"{queue} {count}" for queue, count in Counter(j.queue for j in taken).most_common(5)
+                )
+                log.warning("took back %d expired leases, %d of them dead (%s)", len(taken), dead, queues)
+            if len(taken) < _SWEEP:
+                return total
+
+    async def make_partitions(self) -> int:
+        """Make the partitions of the days ahead; how many were missing."""
+        return await store.make_partitions(self._database, _DAYS_AHEAD)
+
+    async def retain(self, now: datetime | None = None) -> tuple[int, int]:
+        """Forget what is older than the retention; the partition pairs dropped, and the jobs deleted one by one."""
+        now = now or datetime.now(UTC)
+        succeeded, dead = (
+            None if days is None else now - timedelta(days=days)
+            for days in (self._retention.succeeded_days, self._retention.dead_days)
+        )
+        moments = [moment for moment in (succeeded, dead) if moment]
+        if not moments:
+            return 0, 0
+        dropped = deleted = 0
+        for day in await store.expired_partitions(self._database, max(moments)):
+            if await store.drop_partition(self._database, day, succeeded, dead):
+                dropped += 1
+                continue
+            while count := await store.delete_finished(self._database, day, succeeded, dead, _DELETE):
+                deleted += count
+        if dropped or deleted:
+            log.info("retention dropped %d days and deleted %d jobs", dropped, deleted)
+        metrics.RETENTION_DROPPED.inc(dropped)
+        metrics.RETENTION_DELETED.inc(deleted)
+        return dropped, deleted

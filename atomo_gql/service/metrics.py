@@ -1,0 +1,48 @@
+"""What Prometheus sees. No label takes a caller's word (queue, tenant, kind): their number has no bound."""
+
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+
+ENQUEUED = Counter("atomo_jobs_enqueued", "Jobs made", registry=REGISTRY)
+LEASED = Counter("atomo_jobs_leased", "Leases given", registry=REGISTRY)
+SUCCEEDED = Counter("atomo_jobs_succeeded", "Jobs completed", registry=REGISTRY)
+FAILED = Counter("atomo_jobs_failed", "Attempts that failed and will be retried", registry=REGISTRY)
+DEAD = Counter("atomo_jobs_dead", "Jobs that became dead letters", registry=REGISTRY)
+RELEASED = Counter("atomo_jobs_released", "Jobs handed back unharmed", registry=REGISTRY)
+RECLAIMED = Counter("atomo_jobs_reclaimed", "Leases that ran out", registry=REGISTRY)
+LEASES_LOST = Counter(
+    "atomo_leases_lost", "Reports refused because the lease was not the current one", registry=REGISTRY
+)
+WAITING = Gauge("atomo_long_polls", "Lease requests that wait for a job", registry=REGISTRY)
+WATCHERS = Gauge("atomo_watchers", "Watchers of jobs", registry=REGISTRY)
+REQUESTS = Counter("atomo_http_requests", "HTTP requests", ["route", "method", "status"], registry=REGISTRY)
+DURATION = Histogram(
+    "atomo_http_request_duration_seconds",
+    "Time to answer, long polls included",
+    ["route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 60),
+    registry=REGISTRY,
+)
+RETENTION_DELETED = Counter("atomo_jobs_forgotten", "Ended jobs deleted one by one by retention", registry=REGISTRY)
+RETENTION_DROPPED = Counter("atomo_partitions_dropped", "Pairs of partitions dropped by retention", registry=REGISTRY)
+
+
+def exposition() -> bytes:
+    """The text format of Prometheus."""
+    return generate_latest(REGISTRY)
+
+
+@cache
+def _route(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+    # Looking labels up costs more than counting; there are few.
+    return REQUESTS.labels(route, method, status), DURATION.labels(route)
+
+
+def observe(route: str, method: str, status: int, seconds: float) -> None:
+    """Count an answered request."""
+    count, duration = _route(route, method, status)
+    count.inc()
+    duration.observe(seconds)

@@ -1,0 +1,67 @@
+"""The lease loop: one long poll at a time, for the room that is free."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from atomo_gql.worker.backoff import Backoff
+from atomo_gql.worker.client import Client
+from atomo_gql.worker.config import Config
+from atomo_gql.worker.errors import Refused, Unavailable
+from atomo_gql.worker.job import Job
+
+logger = logging.getLogger("atomo_gql.worker")
+
+LONGEST_IDLE_PAUSE_SECONDS = 1.0
+_TRANSIENT = frozenset({404, 405})  # another server may stand there for a while, as in a deployment
+
+
+class Leasing:
+    """Leases for ever. room: waits for free room and tells how much. begin: takes each leased job in hand."""
+
+    def __init__(
+        self, client: Client, config: Config, room: Callable[[], Awaitable[int]], begin: Callable[[Job], None]
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._room = room
+        self._begin = begin
+        self._trouble = Backoff()
+        self._trouble_since: float | None = None
+        self._idle = Backoff(longest=LONGEST_IDLE_PAUSE_SECONDS)
+
+    async def run(self) -> NoReturn:
+        """Returns only by cancellation, or raises Refused when asking again would be refused again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            capacity = await self._room()
+            asked_at = loop.time()
+            try:
+                jobs = await self._client.lease(capacity)
+            except (Unavailable, Refused) as error:
+                if isinstance(error, Refused) and error.status not in _TRANSIENT:
+                    raise
+                await asyncio.sleep(self._pause_in_trouble(error, asked_at))
+                continue
+            if self._trouble_since is not None:
+                self._trouble_over(loop.time())
+            for job in jobs:
+                self._begin(job)
+            if jobs:
+                self._idle.reset()
+            elif not self._config.wait or loop.time() - asked_at < self._config.wait / 2:
+                await asyncio.sleep(self._idle.pause())  # a server that does not wait is not asked in a hot loop
+
+    def _pause_in_trouble(self, error: Unavailable | Refused, asked_at: float) -> float:
+        """Seconds until the next try; the first trouble is a warning in the log, the same again is not."""
+        level = logging.WARNING if self._trouble_since is None else logging.DEBUG
+        logger.log(level, "no lease from %s: %s; asking until it answers", self._config.public_url, error)
+        if self._trouble_since is None:
+            self._trouble_since = asked_at
+        return self._trouble.pause(error.retry_after if isinstance(error, Unavailable) else None)
+
+    def _trouble_over(self, now: float) -> None:
+        logger.info("the server answers again, after %.1f s", now - (self._trouble_since or now))
+        self._trouble_since = None
+        self._trouble.reset()

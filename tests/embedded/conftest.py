@@ -1,0 +1,53 @@
+"""Data folders that every user can reach, unlike pytest's own below a closed folder; a log that can be waited on."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from atomo_gql.embedded import EmbeddedPostgres
+
+from .helpers import Diary
+
+
+@pytest.fixture(scope="session")
+async def pattern() -> AsyncIterator[Path]:
+    """A data folder that was used and stopped, to copy: that is quicker than to make each."""
+    folder = Path(tempfile.mkdtemp(prefix="atomo-embedded-")).resolve()
+    folder.chmod(0o755)
+    postgres = EmbeddedPostgres(folder)
+    await postgres.start()
+    await postgres.stop()
+    (folder / "postgres.port").unlink()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty folder that other users may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="atomo-embedded-")).resolve()
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def fresh(place: Path) -> Path:
+    """A data folder that does not exist yet."""
+    return place / "data"
+
+
+@pytest.fixture
+def folder(pattern: Path, place: Path) -> Path:
+    """A data folder that has a cluster, with no server on it and no port yet."""
+    # Copied as root it is root's; the start gives it back, as it does after a restored backup.
+    return shutil.copytree(pattern, place / "data")
+
+
+@pytest.fixture
+def diary() -> Diary:
+    """A log that can be waited on."""
+    return Diary()
