@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import structlog
@@ -34,13 +35,13 @@ def settings_or_exit() -> Settings:
 
 def set_up_logs(settings: Settings) -> None:
     """Structured lines on standard error: for people, or as JSON."""
-    shared: list[structlog.typing.Processor] = [
+    shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper("iso", utc=True),
     ]
-    final: list[structlog.typing.Processor]
+    final: list[Any]
     if settings.log_format == "json":
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
@@ -98,7 +99,7 @@ class Running:
     """A server that answers."""
 
     url: str
-    server: uvicorn.Server
+    application: Application
     task: "asyncio.Task[None]"
 
 
@@ -106,6 +107,16 @@ class _Server(uvicorn.Server):
     """Answers those who wait before it closes the door: a long poll would hold it open."""
 
     before_shutdown: Callable[[], None] | None = None
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says when it listens."""
+        await super().startup(sockets)
+        if self.started:
+            self.has_started.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """At the first signal."""
@@ -139,14 +150,15 @@ async def running(settings: Settings, dsn: str, *, signals: bool = True) -> Asyn
     if not signals:
         server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # the caller sees to them
     task = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
-    while not server.started and not task.done():
-        await asyncio.sleep(0.01)
+    started = asyncio.create_task(server.has_started.wait())
+    await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
+        started.cancel()
         await task
         raise click.ClickException("the server did not start; the lines above say why")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        yield Running(f"http://{host}:{port}", server, task)
+        yield Running(f"http://{host}:{port}", application, task)
     finally:
         server.should_exit = True
         await task

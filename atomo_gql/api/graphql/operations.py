@@ -12,8 +12,8 @@ from strawberry.scalars import JSON
 
 from atomo_gql.api.graphql.context import Info
 from atomo_gql.api.graphql.types import Job, JobConnection, JobEdge, JobProgress, JobStatus, PageInfo
-from atomo_gql.domain.errors import BadUserInput, NotFound
 from atomo_gql.domain import jobs as domain
+from atomo_gql.domain.errors import BadUserInput, NotFound
 from atomo_gql.domain.jobs import NewJob
 from atomo_gql.domain.rules import check_json, parse_id
 
