@@ -1,4 +1,4 @@
-"""What every HTTP answer has: a request id, a line in the log, a count for Prometheus; and the paths that are not there."""
+"""What every HTTP answer has: a request id, a line in the log, a count for Prometheus; and paths that are not there."""
 
 import itertools
 import logging

@@ -1,5 +1,5 @@
-"""The command line. Each command lives in a module that is loaded when it is called, so that those of a worker's machine
-work without the server's packages."""
+"""The command line. Each command lives in a module that is loaded when it is called, so that those which a worker's
+machine needs work without the server's packages."""
 
 import importlib
 

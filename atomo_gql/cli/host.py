@@ -39,19 +39,16 @@ def set_up_logs(settings: Settings) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper("iso", utc=True),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final: list[Any]
     if settings.log_format == "json":
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        final = [
-            structlog.dev.ConsoleRenderer(
-                colors=click.get_text_stream("stderr").isatty(),
-                # The plain one shows no local variables: tokens and payloads are among them.
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        ]
+        # The plain traceback shows no local variables: tokens and payloads are among them.
+        plain: Any = structlog.dev.plain_traceback
+        colors = click.get_text_stream("stderr").isatty()
+        final = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

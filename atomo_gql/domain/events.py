@@ -62,10 +62,7 @@ def fold(events: Iterable[Event]) -> Job:
         expected = 1 if job is None else job.version + 1
         if event.version != expected:
             raise BrokenStream(f"{event.stream_id}: version {event.version} where {expected} was expected")
-        if job is None:
-            job = _enqueued(event)
-        else:
-            job = replace(_apply(job, event, queued_at), version=event.version)
+        job = _enqueued(event) if job is None else replace(_apply(job, event, queued_at), version=event.version)
         if job.status is JobStatus.QUEUED:
             queued_at = job.eligible_at
     if job is None:

@@ -127,7 +127,10 @@ def check_moment(field: str, value: datetime) -> datetime:
 
 
 def check_new_job(job: NewJob, prefix: str = "") -> NewJob:
-    """Every rule of enqueueing but those of the payload, which `service.encoding` sees to. `prefix` names the place in a list, as in `jobs[3].`."""
+    """Every rule of enqueueing but those of the payload, which `service.encoding` sees to.
+
+    `prefix` names the place in a list, as in `jobs[3].`.
+    """
     check_queue(f"{prefix}queue", job.queue)
     check_name(f"{prefix}kind", job.kind)
     if job.idempotency_key is not None:

@@ -1,8 +1,8 @@
 """The hub: takes in what happens to jobs, here and on other replicas, and hands it to whoever watches.
 
-Publishers never wait. What they say is put out at once when the wire is idle, and gathers while it is not: of each job
-only the newest word, of each queue one wake-up. A watcher has room for one word per job, so one that is slow skips to the
-newest. Everything here is a hint that may be lost; `on_gap` and a look at the store now and then make up for it.
+Publishers never wait. What they say is put out at once when the wire is idle, and gathers while it is not: of each
+job only the newest word, of each queue one wake-up. A watcher has room for one word per job, so one that is slow skips
+to the newest. Everything here is a hint that may be lost; `on_gap` and a look at the store now and then make up for it.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The wire between replicas: broadcaster, with a backend of our own for PostgreSQL.
 
-broadcaster's own PostgreSQL backend shares one connection between LISTEN and publish without a lock, and does not notice
-when it is lost. This one publishes through the pool, listens on a watched connection, and says when it may have missed
-something. Hints only: whoever hears one reads the truth from the store.
+broadcaster's own PostgreSQL backend shares one connection between LISTEN and publish without a lock, and does not
+notice when it is lost. This one publishes through the pool, listens on a watched connection, and says when it may have
+missed something. Hints only: whoever hears one reads the truth from the store.
 """
 
 import asyncio

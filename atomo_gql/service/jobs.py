@@ -78,8 +78,10 @@ class JobService:
         before: UUID | None = None,
         most: int = 20,
     ) -> list[Job]:
-        """At most so many (1–100) jobs that the caller may see, newest first, from below an id; one more than asked when
-        there are more."""
+        """At most so many (1–100) jobs that the caller may see, newest first, from below an id.
+
+        One more than asked for is answered when there are more.
+        """
         check_range("first", most, 1, MAX_PAGE)
         return await store_jobs.page(
             self._database, visible_tenant(caller), status=status, queue=queue, kind=kind, before=before, most=most + 1

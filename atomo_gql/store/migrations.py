@@ -116,16 +116,16 @@ async def _version(connection: Any, newest: int) -> int:
     if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.migrations"):
         if await connection.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)", SCHEMA):
             raise SchemaError(
-                f"the database has a schema {SCHEMA} that this service did not make (it has no table {SCHEMA}.migrations); "
+                f"the database has a schema {SCHEMA} that this service did not make (no table {SCHEMA}.migrations); "
                 "use another database, or move that schema away"
             )
         return 0
     half = await connection.fetchrow("SELECT version, name, began_at FROM migrations WHERE finished_at IS NULL")
     if half:
         raise SchemaError(
-            f"the schema is half-migrated: {half['version']:04} {half['name']} began at {half['began_at']:%Y-%m-%d %H:%M:%S} UTC "
-            f"and did not finish. See what is left of it, finish or undo it by hand, then set finished_at, or delete its row, "
-            f"in {SCHEMA}.migrations"
+            f"the schema is half-migrated: {half['version']:04} {half['name']} began at "
+            f"{half['began_at']:%Y-%m-%d %H:%M:%S} UTC and did not finish. See what is left of it, finish or undo it "
+            f"by hand, then set finished_at, or delete its row, in {SCHEMA}.migrations"
         )
     version: int = await connection.fetchval("SELECT max(version) FROM migrations") or 0
     if version == 0:
@@ -134,7 +134,7 @@ async def _version(connection: Any, newest: int) -> int:
         )
     if version > newest:
         raise SchemaError(
-            f"the schema is version {version}, newer than this atomo-gql understands ({newest}); start a newer atomo-gql"
+            f"the schema is version {version}, newer than this atomo-gql knows ({newest}); start a newer atomo-gql"
         )
     return version
 

@@ -24,14 +24,14 @@ class NonRetryableError(WorkerError):
     """
 
 
-class LeaseLost(WorkerError):  # noqa: N818 -- the protocol's own word for it
+class LeaseLost(WorkerError):
     """This attempt is over: another worker may have the job, or this worker hands it back because it stops.
 
     Nothing that the handler returns or raises from here on is reported; `ctx.cancelled` is set.
     """
 
 
-class WorkerRejected(WorkerError):  # noqa: N818 -- says what happened to the worker, as LeaseLost does
+class WorkerRejected(WorkerError):
     """The server refuses this worker for good: its token is wrong or revoked (401), or does not cover a queue (403).
 
     status: the HTTP status of the refusal.
@@ -46,7 +46,7 @@ class CallError(WorkerError):
     """An HTTP call that was not answered with success."""
 
 
-class Unavailable(CallError):  # noqa: N818 -- HTTP's word for it
+class Unavailable(CallError):
     """The server did not answer, or answered that it cannot just now.
 
     retry_after: seconds that the server asked to wait, or None.
@@ -57,7 +57,7 @@ class Unavailable(CallError):  # noqa: N818 -- HTTP's word for it
         self.retry_after = retry_after
 
 
-class Refused(CallError):  # noqa: N818 -- the plain word for a 4xx
+class Refused(CallError):
     """The server answered 4xx; the message is its detail.
 
     status: the HTTP status. code: the stable code of the problem document, or "" where there was none.

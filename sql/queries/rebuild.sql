@@ -38,4 +38,4 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
 -- name: rebuild_put_leases(id uuid, lease_id uuid, worker_id uuid, leased_at timestamptz, eligible_at timestamptz, version integer, visibility_secs integer, priority smallint, attempt smallint, max_attempts smallint, tenant text, queue text) :one
 INSERT INTO leases (id, lease_id, worker_id, leased_at, expires_at, eligible_at, version, visibility_secs, priority,
                     attempt, max_attempts, tenant, queue)
-VALUES ($1, $2, $3, $4, statement_timestamp() + make_interval(secs => $7), $5, $6, $7, $8, $9, $10, $11, $12);
+VALUES ($1, $2, $3, $4, statement_timestamp() + make_interval(secs => $7::integer), $5, $6, $7::integer, $8, $9, $10, $11, $12);

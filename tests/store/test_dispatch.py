@@ -1,0 +1,140 @@
+"""Who gets which job."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from atomo_gql.domain.jobs import Lease
+from atomo_gql.store import enqueue, lease, report, tokens
+from atomo_gql.store.database import Database
+from atomo_gql.store.enqueue import EnqueueRow
+from atomo_gql.store.lease import LeaseRow
+from atomo_gql.store.report import Report
+from tests.store.test_projection import make_token, row
+
+
+async def _take(database: Database, worker: Any, *queues: str, count: int = 10) -> list[Any]:
+    [jobs] = await lease.lease(database, [LeaseRow(worker.id, count, 30, queues)])
+    return jobs
+
+
+async def test_two_workers_never_lease_the_same_attempt(database: Database) -> None:
+    worker = await make_token(database)
+    await enqueue.enqueue(database, [row("q" if n % 2 else "r") for n in range(400)])
+
+    async def drain(*queues: str) -> list[Any]:
+        mine: list[Any] = []
+        while got := await _take(database, worker, *queues, count=7):
+            mine += got
+        return mine
+
+    drained = await asyncio.gather(*(drain(*queues) for queues in [("q",), ("r",), ("q", "r"), ("*",)] * 2))
+
+    ids = [job.id for mine in drained for job in mine]
+    assert len(ids) == len(set(ids)) == 400
+
+
+async def test_a_row_that_somebody_holds_is_passed_over_and_not_waited_for(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    first, second = await enqueue.enqueue(database, [row(), row()])
+
+    async with sql.transaction():
+        await sql.execute("SELECT 1 FROM ready WHERE id = $1 FOR UPDATE", first.id)
+        for queues in (("q",), ("q", "r"), ("*",)):
+            async with asyncio.timeout(2):
+                jobs = await _take(database, worker, *queues)
+            if jobs:
+                assert [job.id for job in jobs] == [second.id]
+                await report.release(database, [Report(Lease(j.id, j.lease_id), worker.id) for j in jobs])
+
+
+async def test_many_queues_are_served_in_one_order(database: Database) -> None:
+    worker = await make_token(database)
+    made = await enqueue.enqueue(database, [row(q, priority=p) for q, p in [("a", 0), ("b", 5), ("c", 0), ("a", 5)]])
+    expected = [made[1].id, made[3].id, made[0].id, made[2].id]
+
+    for queues in (("a", "b", "c"), ("*",)):
+        jobs = await _take(database, worker, *queues)
+        assert [job.id for job in jobs] == expected
+        await report.release(database, [Report(Lease(j.id, j.lease_id), worker.id) for j in jobs])
+
+
+async def test_a_bound_token_leases_only_its_tenant_s_jobs(database: Database) -> None:
+    acme = await make_token(database, tenant="acme")
+    await enqueue.enqueue(database, [row(tenant=t) for t in ("", "acme", "acm", "acme2")])
+
+    for queues in (("q",), ("q", "r"), ("*",)):
+        jobs = await _take(database, acme, *queues)
+        assert [job.tenant for job in jobs] == ["acme"]
+        await report.release(database, [Report(Lease(j.id, j.lease_id), acme.id) for j in jobs])
+
+
+async def test_a_report_needs_a_token_that_reaches_the_job(database: Database) -> None:
+    worker, other_queue = await make_token(database, "q"), await make_token(database, "r")
+    other_tenant = await make_token(database, tenant="acme")
+    await enqueue.enqueue(database, [row()])
+    [job] = await _take(database, worker, "q")
+    held = Lease(job.id, job.lease_id)
+
+    for stranger in (other_queue, other_tenant):
+        for verb in (report.heartbeat, report.complete, report.fail, report.release, report.progress):
+            assert await verb(database, [Report(held, stranger.id, visibility_secs=5, body=b"{}", error="x")]) == [None]
+    await tokens.revoke(database, worker.id, None)
+    assert await report.complete(database, [Report(held, worker.id, body=b"1")]) == [None]
+
+
+async def test_the_same_report_twice_in_one_batch_counts_once(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    await enqueue.enqueue(database, [row()])
+    [job] = await _take(database, worker, "q")
+    said = Report(Lease(job.id, job.lease_id), worker.id, body=b"1")
+
+    done = await report.complete(database, [said, said, said])
+
+    assert [d is not None for d in done].count(True) == 1
+    assert await sql.fetchval("SELECT count(*) FROM events WHERE type = 'succeeded'") == 1
+
+
+async def test_requests_gathered_in_one_statement_are_served_in_turn(database: Database) -> None:
+    worker = await make_token(database)
+    made = await enqueue.enqueue(database, [row() for _ in range(5)])
+
+    answers = await lease.lease(database, [LeaseRow(worker.id, 2, 30, ("q",)), LeaseRow(worker.id, 9, 30, ("*",))])
+
+    assert [[job.id for job in jobs] for jobs in answers] == [[m.id for m in made[:2]], [m.id for m in made[2:]]]
+
+
+async def test_dispatch_walks_an_index_past_a_big_backlog(database: Database, sql: Any) -> None:
+    """Beside 30,000 jobs that are not due and 30,000 of another queue, a lease reads a handful of pages."""
+    worker = await make_token(database)
+    later = datetime.now(UTC) + timedelta(days=1)
+
+    def job(queue: str, priority: int, run_at: datetime | None, tenant: str = "") -> EnqueueRow:
+        return EnqueueRow(tenant, queue, "k", orjson.dumps({}), None, 5, priority, run_at, "user:x", None)
+
+    crowd = [job("q", 9, later, "acme") for _ in range(30_000)] + [job("other", 5, None, "acme") for _ in range(30_000)]
+    for begin in range(0, len(crowd), 5_000):
+        await enqueue.enqueue(database, crowd[begin : begin + 5_000])
+    [due] = await enqueue.enqueue(database, [job("q", 0, None, "acme")])
+    bound = await make_token(database, tenant="acme")
+
+    for token, queues in ((worker, ("q",)), (worker, ("q", "none")), (bound, ("q",)), (bound, ("q", "none"))):
+        before = await _reads(sql)
+        jobs = await _take(database, token, *queues, count=1)
+        assert [j.id for j in jobs] == [due.id]
+        assert await _reads(sql) - before < 1_000, queues
+        await report.release(database, [Report(Lease(j.id, j.lease_id), token.id) for j in jobs])
+
+
+async def _reads(sql: Any) -> int:
+    """Rows of `ready` that were fetched so far, by scans and by indexes."""
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
+    await asyncio.to_thread(lambda: None)
+    await sql.execute("SELECT pg_stat_force_next_flush()")
+    row = await sql.fetchrow(
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) AS n FROM pg_stat_user_tables WHERE relname = 'ready'"
+    )
+    reads: int = row["n"]
+    return reads
