@@ -36,7 +36,9 @@ class Application:
         retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
         self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
         self._loops = make_loops(self.services.housekeeping, self.services.watching, settings.reclaim_interval)
-        self.asgi = self._asgi(Doors(self.services, Authenticator(settings), settings.max_body))
+        self.asgi = self._asgi(
+            Doors(self.services, Authenticator(settings), settings.max_body), settings.max_connections
+        )
 
     async def start(self) -> None:
         """Connect, and begin what runs by itself.
@@ -58,7 +60,7 @@ class Application:
         await self.hub.stop()
         await self.database.close()
 
-    def _asgi(self, doors: Doors) -> ASGIApp:
+    def _asgi(self, doors: Doors, most: int) -> ASGIApp:
         graphql = GraphQLApp(doors)
         router = Router(
             [
@@ -80,7 +82,7 @@ class Application:
                 await self.stop()
 
         router.lifespan_context = lifespan
-        return RequestLog(router)
+        return RequestLog(router, most)
 
 
 def _transport(settings: Settings, database: Database) -> Transport:

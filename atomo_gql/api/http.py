@@ -9,7 +9,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atomo_gql.api.errors import problem
-from atomo_gql.domain.errors import NotFound
+from atomo_gql.domain.errors import AtomoError, NotFound, TooManyRequests
 from atomo_gql.service import metrics
 
 log = logging.getLogger("atomo_gql.http")
@@ -20,16 +20,32 @@ _MAX_REQUEST_ID = 128
 class RequestLog:
     """Middleware: names each request, measures it, and writes it down."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        """`most`: requests and WebSockets under way at a time; more are refused."""
         self._app = app
+        self._most = most
+        self._under_way = 0
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, watching the answer go by."""
-        if scope["type"] != "http":
+        """Pass on, unless there is too much under way."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if self._under_way >= self._most:
+            await refuse(scope, send, TooManyRequests(f"{self._most} connections are in use already; try again"))
+            return
+        self._under_way += 1
+        try:
+            if scope["type"] == "http":
+                await self._watched(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1
+
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._request_id(scope)
         began = time.perf_counter()
         status = 0
@@ -67,10 +83,17 @@ class RequestLog:
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Any path that is not a route."""
+    await refuse(scope, send, NotFound(f"there is nothing at {scope['path'][:200]}; see /openapi.json"))
+
+
+async def refuse(scope: Scope, send: Send, error: AtomoError) -> None:
+    """Answer with a problem, before any route has a say."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
-    status, body = problem(NotFound(f"there is nothing at {scope['path'][:200]}; see /openapi.json"))
+    status, body = problem(error)
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    if isinstance(error, TooManyRequests):
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,7 @@ def set_up_logs(settings: Settings) -> None:
     else:
         # The plain traceback shows no local variables: tokens and payloads are among them.
         plain: Any = structlog.dev.plain_traceback
-        colors = click.get_text_stream("stderr").isatty()
-        final = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+        final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

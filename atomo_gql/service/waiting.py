@@ -113,6 +113,9 @@ class WaitingRoom:
             self._called.pop(waiter, None)
             metrics.WAITING.set(len(self._waiters))
 
+    def __len__(self) -> int:
+        return len(self._waiters)
+
     def wake(self, lanes: Iterable[Lane]) -> None:
         """Jobs may have become eligible there, now or soon."""
         if self._waiters:

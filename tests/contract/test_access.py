@@ -1,0 +1,114 @@
+"""Who may call, and what they see."""
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.conftest import SECRET, MakeServer, Server, admin, bearer, token
+
+NOW = int(time.time())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "Bearer",
+        "Basic abc",
+        "Bearer not.a.jwt",
+        f"Bearer {token(lasts=-5)}",
+        f"Bearer {token(secret='another secret that has more than 32 bytes')}",
+        f"Bearer {jwt.encode({'sub': 'a'}, SECRET, algorithm='HS256')}",
+        f"Bearer {jwt.encode({'exp': NOW + 60}, SECRET, algorithm='HS256')}",
+        f"Bearer {jwt.encode({'sub': 'a', 'exp': NOW + 60}, SECRET, algorithm='HS512')}",
+        f"Bearer {jwt.encode({'sub': 'a', 'exp': NOW + 60}, '', algorithm='none')}",
+        f"Bearer {token(tenant_id='')}",
+        f"Bearer {token(tenant_id=5)}",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
+async def test_a_token_that_is_not_valid_opens_nothing(server: Server, sql: Any, value: str | None) -> None:
+    headers = {} if value is None else {"Authorization": value}
+    for method, path, body in [("POST", "/jobs", {"queue": "q", "kind": "k"}), ("GET", "/jobs/workers", None)]:
+        status, answer = await server.call(method, path, body, headers=headers)
+        assert (status, answer["code"]) == (401, "UNAUTHENTICATED")
+    assert await sql.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_the_planes_do_not_open_each_other(server: Server) -> None:
+    worker = await server.mint("*")
+    for headers in ({"X-Worker-Token": worker.token}, {"Authorization": f"Bearer {worker.token}"}):
+        assert (await server.call("POST", "/jobs", {"queue": "q", "kind": "k"}, headers=headers))[0] == 401
+        assert (await server.call("GET", "/jobs/workers", headers=headers))[0] == 401
+    for headers in (admin(), {"X-Worker-Token": token(role="admin")}):
+        assert (await server.call("POST", "/jobs/lease", {"queues": ["q"]}, headers=headers))[0] == 401
+    assert (await server.call("GET", "/jobs/workers", headers=bearer()))[0] == 403
+
+
+async def test_somebody_else_s_job_is_not_found(server: Server) -> None:
+    acme, other = bearer(tenant_id="acme"), bearer(tenant_id="other")
+    job_id = await server.enqueue(headers=acme)
+    assert (await server.job(job_id, headers=acme))["tenantId"] == "acme"
+    assert (await server.job(job_id, headers=admin()))["tenantId"] == "acme"
+    assert (await server.job(job_id, headers=admin() | {"X-Tenant-ID": "acme"}))["id"] == job_id
+    for headers in (other, bearer(), admin(tenant_id="other"), admin() | {"X-Tenant-ID": "other"}):
+        assert (await server.call("GET", f"/jobs/{job_id}", headers=headers))[0] == 404
+
+
+async def test_a_tenant_header_is_for_its_tenant_and_for_unbound_admins(server: Server) -> None:
+    body = {"queue": "q", "kind": "k"}
+    for headers, expected in [
+        (bearer(tenant_id="acme") | {"X-Tenant-ID": "acme"}, 201),
+        (admin() | {"X-Tenant-ID": "acme"}, 201),
+        (bearer(tenant_id="acme") | {"X-Tenant-ID": "other"}, 403),
+        (admin(tenant_id="acme") | {"X-Tenant-ID": "other"}, 403),
+        (bearer() | {"X-Tenant-ID": "acme"}, 403),
+        (admin() | {"X-Tenant-ID": " "}, 400),
+    ]:
+        assert (await server.call("POST", "/jobs", body, headers=headers))[0] == expected, headers
+
+
+async def test_a_worker_token_reaches_its_queues_and_its_tenant_only(server: Server) -> None:
+    await server.enqueue("a")
+    await server.enqueue("b", headers=bearer(tenant_id="acme"))
+    narrow, acme = await server.mint("a"), await server.mint("*", headers=admin(tenant_id="acme"))
+
+    for queues in (["b"], ["a", "b"], ["*"]):
+        status, answer = await narrow.call("/jobs/lease", {"queues": queues})
+        assert (status, answer["code"]) == (403, "FORBIDDEN")
+    [job] = await acme.lease("*", capacity=10)
+    assert (job["queue"], job["tenantId"]) == ("b", "acme")
+    assert (await narrow.report("complete", job))[0] == 409
+    assert (await acme.report("complete", job))[0] == 204
+
+
+async def test_revoking_works_at_once_on_every_replica(make_server: MakeServer, sql: Any) -> None:
+    here, there = await make_server(), await make_server()
+    worker = await here.mint("q")
+    there_worker = type(worker)(there, worker.token_id, worker.token)
+    await here.enqueue()
+    [job] = await there_worker.lease("q")
+
+    assert (await here.call("DELETE", f"/jobs/workers/{worker.token_id}", headers=admin()))[0] == 204
+
+    for verb in ("heartbeat", "progress", "complete", "fail", "release"):
+        assert (await there_worker.report(verb, job))[0] == 401
+    assert (await there_worker.call("/jobs/lease", {"queues": ["q"]}))[0] == 401
+    assert (await here.call("DELETE", f"/jobs/workers/{worker.token_id}", headers=admin()))[0] == 404
+    assert await sql.fetchval("SELECT count(*) FROM events WHERE type <> 'enqueued'") == 1
+
+
+async def test_tokens_are_listed_without_their_secret(server: Server, sql: Any) -> None:
+    worker = await server.mint("q", headers=admin(tenant_id="acme"))
+    await server.mint("r")
+
+    status, answer = await server.call("GET", "/jobs/workers", headers=admin(tenant_id="acme"))
+
+    assert (status, [t["id"] for t in answer["workers"]]) == (200, [worker.token_id])
+    assert worker.token.startswith("wkr_")
+    assert worker.token not in str(answer)
+    assert "hash" not in str(answer).lower()
+    assert worker.token not in str(await sql.fetch("SELECT * FROM worker_tokens"))
