@@ -27,7 +27,7 @@ from atomo_gql.settings import Settings
 from atomo_gql.store.database import Database
 from atomo_gql.store.migrations import migrate
 
-SECRET = "a secret for the tests, of more than 32 bytes"
+SECRET = "a secret for the tests, long enough for every HMAC there is: sixty-four bytes or more"
 _numbers = itertools.count(1)
 
 

@@ -52,9 +52,9 @@ async def complete(call: Call) -> Answer:
 
 async def fail(call: Call) -> Answer:
     """`POST /jobs/{id}/fail`."""
-    outcome = await call.services.leases.fail(
-        call.worker, _lease(call), check_error(call.body.error), retryable=call.body.retryable is not False
-    )
+    error = check_error(call.body.error)
+    retryable = call.body.retryable is not False
+    outcome = await call.services.leases.fail(call.worker, _lease(call), error, retryable=retryable)
     return Answer(200, render.to_json(render.outcome(outcome)))
 
 
