@@ -134,7 +134,9 @@ async def test_gql_enqueues_and_watches_to_the_end(server: Server) -> None:
     )
     seen: list[Any] = []
     async with Client(transport=socket) as session:
-        async for data in session.subscribe(gql(WATCH), variable_values={"id": job_id}):
+        request = gql(WATCH)
+        request.variable_values = {"id": job_id}
+        async for data in session.subscribe(request):
             seen.append(data["jobProgress"])
             if len(seen) == 1:
                 [job] = await worker.lease("*")

@@ -66,10 +66,13 @@ def _coded(error: GraphQLError) -> GraphQLError:
 
 
 class Schema(strawberry.Schema):
-    """Errors are logged by CodedErrors, and only those that are ours."""
+    """Errors are coded here too: those of a document that is never executed do not reach the extension."""
 
     def process_errors(self, errors: Iterable[GraphQLError], execution_context: Any = None) -> None:
-        """Nothing: see the extension."""
+        """Called for every list of errors, before it is shown."""
+        for error in errors:
+            if error.original_error is None or isinstance(error.original_error, GraphQLError):
+                error.extensions = {"code": BadUserInput.code, **(error.extensions or {})}
 
 
 schema = Schema(
