@@ -206,7 +206,7 @@ async def make_server(dsn: str, tmp_path: Path) -> AsyncIterator[MakeServer]:
                     **settings,
                 }
             )
-            server = await stack.enter_async_context(running(full, dsn, signals=False))
+            server = await stack.enter_async_context(running(full, dsn))
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=90))
             )

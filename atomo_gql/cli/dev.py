@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 
 import click
 
-from atomo_gql.cli.host import Running, database, migrated, running, set_up_logs, settings_or_exit
+from atomo_gql.cli.host import Running, database, migrated, on_signals, running, set_up_logs, settings_or_exit
 from atomo_gql.cli.http import Client
 from atomo_gql.cli.token import sign
 from atomo_gql.cli.watch import watch_job
@@ -40,15 +39,12 @@ def dev(once: bool, port: int | None) -> None:
 
 async def _dev(settings: Settings, once: bool) -> int:
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, stopping.set)
+    on_signals(stopping.set)
     where = "DATABASE_URL" if settings.database_url else str(settings.data_dir)
     click.echo(f"database   {where}")
     async with database(settings) as dsn:
         await migrated(dsn)
-        async with running(settings, dsn, signals=False) as server:
+        async with running(settings, dsn) as server:
             click.echo(f"server     {server.url}")
             admin = sign(settings, "dev", role="admin", tenant=None, lasts=_DAY)
             client = Client(server.url, admin)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -97,7 +98,13 @@ class Running:
 
     url: str
     application: Application
+    server: uvicorn.Server
     task: "asyncio.Task[None]"
+
+    def stop(self) -> None:
+        """Finish what is under way, and end; asked a second time, end at once."""
+        self.server.force_exit = self.server.should_exit
+        self.server.should_exit = True
 
 
 class _Server(uvicorn.Server):
@@ -122,9 +129,16 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def on_signals(callback: Callable[[], None]) -> None:
+    """Have this called at SIGINT and SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(number, callback)
+
+
 @contextlib.asynccontextmanager
-async def running(settings: Settings, dsn: str, *, signals: bool = True) -> AsyncIterator[Running]:
-    """A server on a migrated database, for the length of the block, or until a signal ends its task."""
+async def running(settings: Settings, dsn: str) -> AsyncIterator[Running]:
+    """A server on a migrated database, for the length of the block, or until `stop` ends its task."""
     application = Application(settings, dsn)
     listening = _listen(settings.host, settings.port)
     port = listening.getsockname()[1]
@@ -144,8 +158,8 @@ async def running(settings: Settings, dsn: str, *, signals: bool = True) -> Asyn
     )
     server = _Server(config)
     server.before_shutdown = application.services.leases.room.close
-    if not signals:
-        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # the caller sees to them
+    # uvicorn would raise a signal again once it has ended, before the database is stopped; the caller sees to signals.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
     task = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
     started = asyncio.create_task(server.has_started.wait())
     await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
@@ -155,7 +169,7 @@ async def running(settings: Settings, dsn: str, *, signals: bool = True) -> Asyn
         raise click.ClickException("the server did not start; the lines above say why")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        yield Running(f"http://{host}:{port}", application, task)
+        yield Running(f"http://{host}:{port}", application, server, task)
     finally:
         server.should_exit = True
         await task

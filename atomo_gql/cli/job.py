@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from atomo_gql.cli.http import Client, run, server_options
@@ -75,7 +77,7 @@ def show(url: str, token: str | None, job_id: str, as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in found.items():
         if value is not None:
-            table.add_row(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            table.add_row(name, escape(_text(value)))
     Console(highlight=False).print(table)
 
 
@@ -98,14 +100,25 @@ def events(url: str, token: str | None, job_id: str, as_json: bool) -> None:
         for event in found:
             click.echo(json.dumps(event, ensure_ascii=False))
         return
-    table = Table("#", "when (UTC)", "event", "by", "data", box=None, pad_edge=False, header_style="dim")
-    table.columns[0].justify = "right"
-    table.columns[4].overflow = "fold"
+    console = Console(highlight=False)
+    day = ""
     for event in found:
-        when = event["at"].replace("T", " ")[:23]
+        if event["at"][:10] != day:
+            day = event["at"][:10]
+            console.print(f"{day} UTC", style="dim")
         actor = event["actor"] if len(event["actor"]) <= 30 else f"{event['actor'][:14]}…{event['actor'][-6:]}"
-        table.add_row(str(event["version"]), when, event["type"], actor, json.dumps(event["data"], ensure_ascii=False))
-    Console(highlight=False).print(table)
+        console.print(f"{event['version']:>3}  {event['at'][11:23]}  [bold]{event['type']:<9}[/bold]  {escape(actor)}")
+        console.print(Padding(escape(_brief(event["data"])), (0, 0, 0, 5)), style="dim")
+
+
+def _brief(data: dict[str, Any]) -> str:
+    """The data on a line or two, without what is empty."""
+    shown = (f"{name} {_text(value)}" for name, value in data.items() if value not in (None, {}))
+    return "  ".join(shown)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _found(value: Any, job_id: str) -> Any:

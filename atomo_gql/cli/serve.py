@@ -5,7 +5,7 @@ import dataclasses
 
 import click
 
-from atomo_gql.cli.host import database, log, migrated, running, set_up_logs, settings_or_exit
+from atomo_gql.cli.host import database, log, migrated, on_signals, running, set_up_logs, settings_or_exit
 from atomo_gql.settings import Settings
 
 
@@ -28,6 +28,7 @@ async def _serve(settings: Settings) -> None:
     async with database(settings) as dsn:
         await migrated(dsn)
         async with running(settings, dsn) as server:
+            on_signals(server.stop)
             log.info("listening on %s", server.url)
             await server.task
     log.info("stopped")

@@ -4,6 +4,7 @@ import json
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from atomo_gql.cli.http import Client, run, server_options
@@ -44,14 +45,19 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    table = Table(
-        "id", "name", "queues", "tenant", "created (UTC)", "state", box=None, pad_edge=False, header_style="dim"
-    )
-    table.columns[0].no_wrap = True
+    table = Table("id", "name", "queues", "tenant", "created", "state", box=None, pad_edge=False, header_style="dim")
+    for column in (0, 4, 5):
+        table.columns[column].no_wrap = True
     for one in found:
         state = "revoked" if one["isRevoked"] else "live"
-        created = one["createdAt"].replace("T", " ")[:19]
-        table.add_row(one["id"], one["name"], ", ".join(one["queues"]), one["tenantId"] or "", created, state)
+        table.add_row(
+            one["id"],
+            escape(one["name"]),
+            escape(", ".join(one["queues"])),
+            escape(one["tenantId"] or ""),
+            one["createdAt"][:10],
+            state,
+        )
     Console(highlight=False).print(table)
 
 
