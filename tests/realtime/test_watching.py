@@ -121,7 +121,41 @@ async def test_updates_arrive_again_after_the_listening_connection_was_lost(make
         assert (await _frames(socket))[-1]["status"] == "succeeded"
 
 
-async def test_gql_enqueues_and_watches_to_the_end(server: Server) -> None:
+async def test_sse_tells_the_present_state_and_the_end(server: Server) -> None:
+    worker = await server.mint("*")
+    job_id = await server.enqueue()
+    body = {"query": WATCH, "variables": {"id": job_id}}
+    headers = bearer() | {"Accept": "text/event-stream"}
+    async with server.http.post(f"{server.url}/graphql", json=body, headers=headers) as answer:
+        assert answer.content_type == "text/event-stream"
+        seen: list[Any] = []
+        async for line in answer.content:
+            if line.startswith(b"data:") and b"jobProgress" in line:
+                seen.append(json.loads(line[5:])["data"]["jobProgress"]["status"])
+                if len(seen) == 1:
+                    [job] = await worker.lease("*")
+                    await worker.report("complete", job)
+    assert (seen[0], seen[-1]) == ("QUEUED", "SUCCEEDED")
+
+
+async def test_a_subscription_over_plain_http_is_told_what_it_needs(server: Server) -> None:
+    answer = await server.graphql(WATCH, {"id": await server.enqueue()})
+    assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "text/event-stream" in answer["errors"][0]["message"]
+
+
+async def test_a_socket_that_does_not_say_who_it_is_is_refused(server: Server) -> None:
+    for payload in ({}, {"authorization": "Bearer nonsense"}, {"authorization": 5}):
+        async with server.http.ws_connect(f"{server.url}/graphql", protocols=["graphql-transport-ws"]) as socket:
+            await socket.send_json({"type": "connection_init", "payload": payload})
+            assert (await socket.receive(timeout=20)).type is aiohttp.WSMsgType.CLOSE
+            assert socket.close_code == 4403
+
+
+@pytest.mark.parametrize(
+    "protocol", [WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL, WebsocketsTransport.APOLLO_SUBPROTOCOL]
+)
+async def test_gql_enqueues_and_watches_to_the_end(server: Server, protocol: Any) -> None:
     worker = await server.mint("*")
     http = AIOHTTPTransport(f"{server.url}/graphql", headers=bearer(), ssl=False)
     async with Client(transport=http) as session:
@@ -130,7 +164,7 @@ async def test_gql_enqueues_and_watches_to_the_end(server: Server) -> None:
     socket = WebsocketsTransport(
         f"ws{server.url[4:]}/graphql",
         init_payload={"authorization": f"Bearer {token()}"},
-        subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
+        subprotocols=[protocol],
     )
     seen: list[Any] = []
     async with Client(transport=socket) as session:

@@ -16,6 +16,7 @@ from strawberry.extensions import (
 from strawberry.extensions.max_aliases import create_validator as max_aliases
 from strawberry.extensions.query_depth_limiter import create_validator as max_depth
 from strawberry.schema.config import StrawberryConfig
+from strawberry.types.graphql import OperationType
 
 from atomo_gql.api.errors import internal
 from atomo_gql.api.graphql.operations import Mutation, Query, Subscription
@@ -38,8 +39,15 @@ class CodedErrors(SchemaExtension):
         """After a query or a mutation."""
         self._streamed = False
         yield
-        if not self._streamed:
-            _code(self.execution_context.result)
+        if self._streamed:
+            return
+        result: Any = self.execution_context.result
+        is_subscription = self.execution_context.operation_type is OperationType.SUBSCRIPTION
+        errors = getattr(result, "errors", None)
+        if is_subscription and errors and isinstance(errors[0].original_error, TypeError):
+            # Run over plain HTTP, it fails for want of a stream, which is no fault of ours.
+            result.errors = [GraphQLError("a subscription needs a WebSocket, or Accept: text/event-stream")]
+        _code(result)
 
     def on_stream_result(self, result: Any) -> Iterator[None]:
         """Before each frame of a subscription."""
