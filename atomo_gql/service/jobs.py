@@ -64,10 +64,6 @@ class JobService:
             raise NotFound(f"there is no job {job_id}")
         return job
 
-    async def find(self, caller: Caller, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
-        """Those of the jobs that the caller may see."""
-        return await store_jobs.get(self._database, job_ids, visible_tenant(caller))
-
     async def page(
         self,
         caller: Caller,
