@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
 
 from atomo_gql.worker.backoff import Backoff
 from atomo_gql.worker.client import Client
@@ -14,11 +13,12 @@ from atomo_gql.worker.job import Job
 logger = logging.getLogger("atomo_gql.worker")
 
 LONGEST_IDLE_PAUSE_SECONDS = 1.0
+HANG_UP_SECONDS = 0.25  # a round trip and the lease statement
 _TRANSIENT = frozenset({404, 405})  # another server may stand there for a while, as in a deployment
 
 
 class Leasing:
-    """Leases for ever. room: waits for free room and tells how much. begin: takes each leased job in hand."""
+    """Leases until told to stop. room: waits for free room and tells how much. begin: takes each job in hand."""
 
     def __init__(
         self, client: Client, config: Config, room: Callable[[], Awaitable[int]], begin: Callable[[Job], None]
@@ -30,15 +30,29 @@ class Leasing:
         self._trouble = Backoff()
         self._trouble_since: float | None = None
         self._idle = Backoff(longest=LONGEST_IDLE_PAUSE_SECONDS)
+        self._is_asking = False
+        self._ended = False
 
-    async def run(self) -> NoReturn:
-        """Returns only by cancellation, or raises Refused when asking again would be refused again."""
+    async def end(self, task: "asyncio.Task[None]") -> None:
+        """Ask no more, and wait until the task that runs this is done.
+
+        An answer may be on its way just now: whoever hangs up on it loses the jobs in it, and an attempt of each. So
+        an open request is given a moment before its long poll is hung up; then the server takes no job for it.
+        """
+        self._ended = True
+        if self._is_asking:
+            await asyncio.wait([task], timeout=HANG_UP_SECONDS)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def run(self) -> None:
+        """Returns after end(), and raises Refused when asking again would be refused again."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._ended:
             capacity = await self._room()
             asked_at = loop.time()
             try:
-                jobs = await self._client.lease(capacity)
+                jobs = await self._ask(capacity)
             except (Unavailable, Refused) as error:
                 if isinstance(error, Refused) and error.status not in _TRANSIENT:
                     raise
@@ -52,6 +66,13 @@ class Leasing:
                 self._idle.reset()
             elif not self._config.wait or loop.time() - asked_at < self._config.wait / 2:
                 await asyncio.sleep(self._idle.pause())  # a server that does not wait is not asked in a hot loop
+
+    async def _ask(self, capacity: int) -> list[Job]:
+        self._is_asking = True
+        try:
+            return await self._client.lease(capacity)
+        finally:
+            self._is_asking = False
 
     def _pause_in_trouble(self, error: Unavailable | Refused, asked_at: float) -> float:
         """Seconds until the next try; the first trouble is a warning in the log, the same again is not."""

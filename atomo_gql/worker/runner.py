@@ -45,12 +45,12 @@ class Runner:
     async def run(self) -> None:
         """Raises WorkerRejected when the server refuses the worker."""
         async with self._client:
-            leasing = asyncio.create_task(Leasing(self._client, self._config, self._room, self._begin).run())
+            loop = Leasing(self._client, self._config, self._room, self._begin)
+            leasing = asyncio.create_task(loop.run())
             leasing.add_done_callback(lambda _: self._stopping.set())
             try:
                 await self._stopping.wait()
-                leasing.cancel()  # hangs up an open long poll: the server takes no job for a client that is gone
-                await asyncio.wait([leasing])
+                await loop.end(leasing)
                 self._judge(leasing)
                 await self._drain()
             finally:
@@ -79,6 +79,8 @@ class Runner:
         )
         self._in_hand.add(attempt)
         attempt.task.add_done_callback(lambda _: self._end(attempt))
+        if self._stopping.is_set():  # it came with the last answer: back with it
+            attempt.cut(Cut.STOPPING)
 
     def _end(self, attempt: Attempt) -> None:
         self._in_hand.discard(attempt)
