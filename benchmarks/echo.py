@@ -21,7 +21,11 @@ if __name__ == "__main__":
         Starlette(routes=[Route("/jobs", echo, methods=["POST"])]),
         port=int(sys.argv[1]),
         http="httptools",
+        ws="websockets-sansio",
         access_log=False,
         log_level="warning",
         server_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        lifespan="off",
     )

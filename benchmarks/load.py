@@ -1,76 +1,84 @@
-"""A load generator that costs little: raw HTTP/1.1 over kept connections, one request under way on each."""
+"""A load generator that costs little: raw HTTP/1.1 over kept connections, one request under way on each.
+
+    python -m benchmarks.load PORT COUNT CONNECTIONS STATUS <request
+
+The request's bytes come on standard input, the outcome goes to standard output as JSON. Every answer must have the
+status. It is a process of its own, so that nothing else of the benchmark takes its time; `busy` is the part of the
+time in which it ran: near 1 it, and not the server, was the limit.
+"""
 
 import asyncio
+import sys
 import time
+from collections import Counter
+
+import orjson
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, requests: "list[bytes]", done: "asyncio.Future[None]") -> None:
-        self._requests = requests
-        self._done = done
-        self.statuses: dict[bytes, int] = {}
+    def __init__(self, load: "_Load") -> None:
+        self._load = load
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._next()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         head, separator, body = self._buffer.partition(b"\r\n\r\n")
         if not separator:
             return
-        lower = head.lower()
-        length = int(lower.partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(body) < length:
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        if len(body) < int(length or 0):
             return
         self._buffer = b""
-        status = head[9:12]
-        self.statuses[status] = self.statuses.get(status, 0) + 1
-        self._next()
+        self._load.statuses[head[9:12].decode()] += 1
+        self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(exc or ConnectionError("the server closed the connection"))
+        if not self._load.done.done():
+            self._load.done.set_exception(exc or ConnectionError("the server closed the connection"))
 
-    def _next(self) -> None:
-        if self._requests:
-            self._transport.write(self._requests.pop())  # type: ignore[attr-defined]
-        elif not self._done.done():
-            self._done.set_result(None)
-            self._transport.close()
+    def send(self) -> None:
+        load = self._load
+        if load.unsent:
+            load.unsent -= 1
+            self._transport.write(load.request)
+        elif load.statuses.total() == load.count and not load.done.done():
+            load.done.set_result(None)
 
 
-async def measure(port: int, request: bytes, count: int, connections: int, expect: bytes) -> float:
-    """Requests per second; every answer must have the status that is expected."""
+class _Load:
+    def __init__(self, request: bytes, count: int) -> None:
+        self.request = request
+        self.count = self.unsent = count
+        self.statuses: Counter[str] = Counter()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+async def _run(port: int, count: int, connections: int, status: str) -> dict[str, float]:
+    load = _Load(sys.stdin.buffer.read(), count)
     loop = asyncio.get_running_loop()
-    requests = [request] * count
-    made, waits = [], []
-    began = time.perf_counter()
-    for _ in range(connections):
-        done: asyncio.Future[None] = loop.create_future()
-        connection = _Connection(requests, done)
-        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", port)  # type: ignore[misc]
-        made.append(connection)
-        waits.append(done)
-    await asyncio.gather(*waits)
-    took = time.perf_counter() - began
-    statuses: dict[bytes, int] = {}
-    for connection in made:
-        for status, n in connection.statuses.items():
-            statuses[status] = statuses.get(status, 0) + n
-    if statuses != {expect: count}:
-        raise RuntimeError(f"expected {count} × {expect.decode()}, got {statuses}")
-    return count / took
+    made = [await loop.create_connection(lambda: _Connection(load), "127.0.0.1", port) for _ in range(connections)]
+    began, used = time.perf_counter(), time.process_time()
+    for _, connection in made:
+        connection.send()
+    await load.done
+    took, used = time.perf_counter() - began, time.process_time() - used
+    if set(load.statuses) != {status}:
+        raise SystemExit(f"every answer should have been {status}, but they were {dict(load.statuses)}")
+    return {"rate": count / took, "busy": used / took}
 
 
-def post(path: str, body: bytes, **headers: str) -> bytes:
+def post(path: str, body: object, **headers: str) -> bytes:
     """A request's bytes."""
-    lines = [
-        f"POST {path} HTTP/1.1",
-        "host: 127.0.0.1",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-    ]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    encoded = orjson.dumps(body)
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
+    lines += [f"content-length: {len(encoded)}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + encoded
+
+
+if __name__ == "__main__":
+    _port, _count, _connections, _status = sys.argv[1:]
+    sys.stdout.buffer.write(orjson.dumps(asyncio.run(_run(int(_port), int(_count), int(_connections), _status))))

@@ -1,10 +1,19 @@
-"""The no-op worker of the drain."""
+"""The no-op worker of the drain: `python -m benchmarks.worker QUEUE`, with ATOMO_URL and ATOMO_WORKER_TOKEN."""
+
+import logging
+import sys
 
 from atomo_gql.worker import JobContext, Worker
 
-worker = Worker(queues=["bench"], concurrency=200, wait=5)
+CONCURRENCY = 100
 
 
-@worker.on("noop")
 async def noop(ctx: JobContext) -> None:
     """Nothing."""
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)  # a line per job would be measured too
+    worker = Worker(queues=[sys.argv[1]], concurrency=CONCURRENCY, wait=5)
+    worker.on("noop")(noop)
+    worker.run()

@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.25  # seconds between two looks of a process that waits for the owner's server, or for its death
 _PATIENCE = 60.0  # seconds a first start repeats what may pass (an earlier server's memory or port still in use)
-_FIRST_BACKOFF, _LAST_BACKOFF, _STEADY = 0.1, 30.0, 60.0  # seconds
+_FIRST_BACKOFF, _LAST_BACKOFF, _STEADY = 0.1, 30.0, 5.0  # seconds
 
 
 class EmbeddedPostgres:

@@ -20,7 +20,8 @@ async def pattern() -> AsyncIterator[Path]:
     postgres = EmbeddedPostgres(folder)
     await postgres.start()
     await postgres.stop()
-    (folder / "postgres.port").unlink()
+    for name in ("postgres.port", "postgres.log"):
+        (folder / name).unlink()
     yield folder
     shutil.rmtree(folder)
 

@@ -61,7 +61,9 @@ async def test_to_be_let_in_takes_the_password(postgres: EmbeddedPostgres, folde
 
 
 async def test_asking_whether_it_is_ready_leaves_no_error_in_the_log(postgres: EmbeddedPostgres, folder: Path) -> None:
-    assert "FATAL" not in (folder / "postgres.log").read_text()
+    await remember(postgres.dsn, "time for the server to notice that the probe has hung up")
+    log = (folder / "postgres.log").read_text()
+    assert "FATAL" not in log, log
 
 
 async def test_data_and_dsn_survive_stop_and_start(postgres: EmbeddedPostgres) -> None:

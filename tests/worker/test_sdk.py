@@ -1,38 +1,16 @@
 """The worker SDK against a server that listens."""
 
 import asyncio
-import contextlib
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atomo_gql.worker import JobContext, NonRetryableError, Worker, WorkerRejected
 from tests.conftest import Server, admin, until
-
-
-@contextlib.asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator[None]:
-    """A worker that runs for the length of the block."""
-    task = asyncio.create_task(worker.run_async())
-    try:
-        yield
-    finally:
-        worker.stop(now=True)
-        await task
-
-
-async def _ended(server: Server, job_id: str, status: str) -> Any:
-    async def look() -> Any:
-        job = await server.job(job_id)
-        return job if job["status"] == status else None
-
-    return await until(look)
+from tests.worker.helpers import reached, working
 
 
 @pytest.fixture
@@ -72,10 +50,10 @@ async def worker(server: Server) -> Worker:
 
 async def test_a_handler_s_result_is_kept(server: Server, worker: Worker) -> None:
     async with working(worker):
-        assert (await _ended(server, await server.enqueue("q", "double", payload={"n": 4}), "succeeded"))["result"] == {
-            "n": 8
-        }
-        name = (await _ended(server, await server.enqueue("q", "thread"), "succeeded"))["result"]
+        assert (await reached(server, await server.enqueue("q", "double", payload={"n": 4}), "succeeded"))[
+            "result"
+        ] == {"n": 8}
+        name = (await reached(server, await server.enqueue("q", "thread"), "succeeded"))["result"]
         assert name != threading.main_thread().name
 
 
@@ -95,7 +73,7 @@ async def test_an_exception_is_retried_with_its_message_kept(server: Server, wor
 @pytest.mark.parametrize(("kind", "error"), [("refuse", "never"), ("unknown", "unknown"), ("nan", "result")])
 async def test_what_no_retry_can_mend_is_dead_at_once(server: Server, worker: Worker, kind: str, error: str) -> None:
     async with working(worker):
-        job = await _ended(server, await server.enqueue("q", kind), "dead")
+        job = await reached(server, await server.enqueue("q", kind), "dead")
     assert error in job["error"]
     assert job["attempts"] == 1
 
@@ -103,28 +81,9 @@ async def test_what_no_retry_can_mend_is_dead_at_once(server: Server, worker: Wo
 async def test_a_job_in_hand_is_handed_back_unharmed_at_the_stop(server: Server, worker: Worker) -> None:
     job_id = await server.enqueue("q", "forever")
     async with working(worker):
-        await _ended(server, job_id, "leased")
+        await reached(server, job_id, "leased")
     job = await server.job(job_id)
     assert (job["status"], job["attempts"], job["error"]) == ("queued", 0, None)
-
-
-async def test_a_lost_lease_cancels_the_handler(server: Server, worker: Worker, sql: Any) -> None:
-    cancelled = asyncio.Event()
-
-    @worker.on("long")
-    async def long(ctx: JobContext) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    job_id = await server.enqueue("q", "long", maxAttempts=1)
-    async with working(worker):
-        await _ended(server, job_id, "leased")
-        await sql.execute("UPDATE leases SET expires_at = now() - interval '1 s'")
-        await server.application.services.housekeeping.sweep()
-        await asyncio.wait_for(cancelled.wait(), 10)
-    assert (await server.job(job_id))["status"] == "dead"
 
 
 async def test_a_revoked_token_stops_the_worker_with_a_clear_message(server: Server) -> None:
@@ -139,31 +98,6 @@ async def test_a_revoked_token_stops_the_worker_with_a_clear_message(server: Ser
     await server.call("DELETE", f"/jobs/workers/{minted.token_id}", headers=admin())
     with pytest.raises(WorkerRejected, match="unknown or revoked"):
         await asyncio.wait_for(task, 20)
-
-
-async def test_sigterm_finishes_what_runs(server: Server, tmp_path: Path) -> None:
-    minted = await server.mint("q")
-    (tmp_path / "slow.py").write_text(
-        "import asyncio\nfrom atomo_gql.worker import Worker\nworker = Worker(queues=['q'])\n"
-        "@worker.on('slow')\nasync def slow(ctx):\n    await asyncio.sleep(1)\n    return 'done'\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "atomo_gql",
-        "worker",
-        "slow:worker",
-        cwd=tmp_path,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "", "ATOMO_URL": server.url, "ATOMO_WORKER_TOKEN": minted.token},
-    )
-    job_id = await server.enqueue("q", "slow")
-    await _ended(server, job_id, "leased")
-    process.send_signal(signal.SIGTERM)
-    _, err = await process.communicate()
-    assert process.returncode == 0, err
-    assert (await server.job(job_id))["result"] == "done"
-    assert minted.token not in err.decode()
 
 
 def test_the_sdk_works_without_the_server_s_packages() -> None:

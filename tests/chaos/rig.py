@@ -1,0 +1,198 @@
+"""A server and a worker as an operator runs them: processes that can be killed, and started again."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+
+from atomo_gql.embedded import EmbeddedPostgres
+from tests.conftest import SECRET, admin, bearer, until
+
+_WORKER = """
+import asyncio
+
+from atomo_gql.worker import Worker
+
+worker = Worker(queues=["load"], concurrency=20, visibility=3, wait=5)
+
+
+@worker.on("double")
+async def double(ctx):
+    await asyncio.sleep(0.02)
+    return {"n": ctx.job.payload["n"] * 2}
+"""
+_PROGRESS = """
+SELECT (SELECT count(*) FROM job_records WHERE outcome = 'succeeded'), (SELECT count(*) FROM leases)"""
+_DATABASE_IS_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Rig:
+    """Everything runs in `folder`; the server on an embedded PostgreSQL of its own, with nothing switched off."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._port = _free_port()
+        self._url = f"http://127.0.0.1:{self._port}"
+        self._dsn = ""
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+            "ATOMO_DATA_DIR": str(folder / "data"),
+            "PORT": str(self._port),
+            "JWT_SECRET": SECRET,
+            "ATOMO_JOB_RECLAIM_INTERVAL": "0.2",
+            "ATOMO_LOG_LEVEL": "warning",
+            "ATOMO_URL": self._url,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+
+    async def start(self) -> None:
+        """A server, and a worker with a token of its own."""
+        (self.folder / "doubling.py").write_text(_WORKER)
+        await self.start_server()
+        # A second user of the data folder is told the database's address; the server keeps it running.
+        guest = EmbeddedPostgres(self.folder / "data")
+        self._dsn = await guest.start()
+        await guest.stop()
+        body = {"name": "chaos", "queues": ["load"]}
+        async with (
+            aiohttp.ClientSession(headers=admin()) as http,
+            http.post(f"{self._url}/jobs/workers", json=body) as answer,
+        ):
+            self._environment["ATOMO_WORKER_TOKEN"] = (await answer.json())["token"]
+        await self.start_worker()
+
+    async def start_server(self) -> None:
+        """`atomo-gql serve`, until it is ready."""
+        await self._start("server", "serve")
+        await until(self._is_ready, within=60)
+
+    async def start_worker(self) -> None:
+        """`atomo-gql worker`."""
+        await self._start("worker", "worker", "doubling:worker")
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL to the server, to the worker, or to PostgreSQL's postmaster."""
+        if name == "postgres":
+            [file] = (self.folder / "data").glob("**/postmaster.pid")
+            os.kill(int(file.read_text().splitlines()[0]), signal.SIGKILL)
+        else:
+            self._processes[name].kill()
+            await self._processes[name].wait()
+
+    async def stop(self) -> None:
+        """End what still runs, in good order, worker first."""
+        for process in reversed(self._processes.values()):
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+    async def command(self, *arguments: str) -> str:
+        """What a command of the CLI prints; it must end with 0."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "atomo_gql", *arguments),
+            cwd=self.folder,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0, out.decode()
+        return out.decode()
+
+    async def enqueue(self, count: int) -> list[str]:
+        """The ids of so many jobs, each said again until it is accepted: its key makes that safe."""
+        ids: dict[int, str] = {}
+        numbers = iter(range(count))
+
+        async def accepted(http: aiohttp.ClientSession, n: int) -> bool:
+            body = {
+                "queue": "load",
+                "kind": "double",
+                "payload": {"n": n},
+                "idempotencyKey": f"n{n}",
+                "maxAttempts": 20,
+            }
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with http.post(f"{self._url}/jobs", json=body) as answer:
+                    assert answer.status in (201, 503), await answer.text()
+                    if answer.status == 201:
+                        ids[n] = (await answer.json())["id"]
+            return n in ids
+
+        async def one_by_one(http: aiohttp.ClientSession) -> None:
+            for n in numbers:
+                await until(lambda n=n: accepted(http, n), within=60)  # type: ignore[misc]
+
+        async with aiohttp.ClientSession(headers=bearer()) as http, asyncio.TaskGroup() as group:
+            for _ in range(16):
+                group.create_task(one_by_one(http))
+        return [ids[n] for n in range(count)]
+
+    async def progress(self) -> tuple[int, int]:
+        """How many jobs have succeeded, and how many a worker has in hand; (0, 0) while the database is away."""
+        with contextlib.suppress(*_DATABASE_IS_AWAY):
+            async with self.sql() as sql:
+                return tuple(await sql.fetchrow(_PROGRESS))
+        return 0, 0
+
+    @contextlib.asynccontextmanager
+    async def sql(self) -> AsyncIterator[Any]:
+        """A connection to the server's database."""
+        connection = await asyncpg.connect(self._dsn, timeout=5, server_settings={"search_path": "atomo"})
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    def logs(self) -> str:
+        """The last words of both processes."""
+        return "\n".join(f"--- {file.name}\n{file.read_text()[-4_000:]}" for file in self.folder.glob("*.log"))
+
+    async def _start(self, name: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "atomo_gql", *arguments),
+                cwd=self.folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def _is_ready(self) -> bool:
+        assert self._processes["server"].returncode is None, self.logs()
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with aiohttp.ClientSession() as http, http.get(f"{self._url}/readyz") as answer:
+                return answer.status == 200
+        return False
+
+
+@contextlib.asynccontextmanager
+async def a_rig() -> AsyncIterator[Rig]:
+    """One in a folder that the database's user, who is not root, can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="atomo-chaos-"))
+    folder.chmod(0o755)
+    rig = Rig(folder)
+    try:
+        await rig.start()
+        yield rig
+    finally:
+        await rig.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
