@@ -32,13 +32,18 @@ class Application:
             dsn, dispatch_size=max(2, settings.pool_size * 5 // 8), query_size=max(2, settings.pool_size * 3 // 8)
         )
         self.hub = Hub(_transport(settings, self.database))
-        limits = Limits(max_body=settings.max_body, max_waiting=settings.max_waiting)
+        limits = Limits(
+            max_body=settings.max_body,
+            max_waiting=settings.max_waiting,
+            max_subscriptions=settings.max_subscriptions,
+        )
         retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
         self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
         self._loops = make_loops(self.services.housekeeping, self.services.watching, settings.reclaim_interval)
-        self.asgi = self._asgi(
-            Doors(self.services, Authenticator(settings), settings.max_body), settings.max_connections
+        doors = Doors(
+            self.services, Authenticator(settings), settings.max_body, max(settings.max_body, settings.max_batch)
         )
+        self.asgi = self._asgi(doors, settings.max_connections)
 
     async def start(self) -> None:
         """Connect, and begin what runs by itself.

@@ -34,6 +34,8 @@ class Settings:
     retention_succeeded_days: float | None = None
     retention_dead_days: float | None = None
     max_body: int = 1_048_576
+    max_batch: int = 16_777_216
+    max_subscriptions: int = 20_000
     max_waiting: int = 10_000
     max_connections: int = 10_000
     pool_size: int = 16
@@ -120,6 +122,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ATOMO_RETENTION_SUCCEEDED_DAYS": ("retention_succeeded_days", _number(0.01, 36_500)),
     "ATOMO_RETENTION_DEAD_DAYS": ("retention_dead_days", _number(0.01, 36_500)),
     "ATOMO_MAX_BODY_BYTES": ("max_body", _whole(1_024, 67_108_864)),
+    "ATOMO_MAX_BATCH_BYTES": ("max_batch", _whole(1_024, 268_435_456)),
+    "ATOMO_MAX_SUBSCRIPTIONS": ("max_subscriptions", _whole(1, 1_000_000)),
     "ATOMO_MAX_WAITING": ("max_waiting", _whole(1, 1_000_000)),
     "ATOMO_MAX_CONNECTIONS": ("max_connections", _whole(1, 1_000_000)),
     "ATOMO_POOL_SIZE": ("pool_size", _whole(4, 1_000)),

@@ -19,9 +19,11 @@ from benchmarks.rig import Rig, Target, generate, process
 
 CONNECTIONS = 32
 BATCH = 100
+IN_BULK = 500
 _FLIGHTS = 2  # statements at a time, as the server has them
 _JOB = {"queue": "load", "kind": "noop", "payload": {"n": 1}}
 _MUTATION = 'mutation ($payload: JSON) { enqueueJob(queue: "load", kind: "noop", payload: $payload) }'
+_BULK_MUTATION = "mutation ($jobs: [EnqueueJobInput!]!) { enqueueJobs(jobs: $jobs) }"
 _LEFT = "SELECT (SELECT count(*) FROM ready WHERE queue = $1) + (SELECT count(*) FROM leases WHERE queue = $1)"
 # By the database's clock, from the first lease to the last completion: the worker's start is not in it.
 _DRAINED = """
@@ -63,7 +65,8 @@ class Paths:
             Path("echo: bare Starlette", self._echo),
             Path("REST enqueue, one by one", self._rest, True, "SQL enqueue, in hundreds", target=0.4),
             Path("GraphQL enqueueJob", self._graphql, True, "SQL enqueue, in hundreds"),
-            # POST /jobs/batch and enqueueJobs take their places here when they exist.
+            Path(f"REST enqueue, batches of {IN_BULK}", self._rest_batch, True, "SQL enqueue, in hundreds"),
+            Path(f"GraphQL enqueueJobs, {IN_BULK} each", self._graphql_batch, True, "SQL enqueue, in hundreds"),
             Path("SQL enqueue, in hundreds", self._sql_enqueue),
             Path("SDK lease + complete", self._sdk_drain, True, "SQL lease + complete, in hundreds"),
             Path("SQL lease + complete, in hundreds", self._sql_drain),
@@ -78,6 +81,20 @@ class Paths:
     async def _graphql(self, scale: float) -> Figure:
         body = {"query": _MUTATION, "variables": {"payload": _JOB["payload"]}}
         return await self._load(self._rig.server, post("/graphql", body, **self._bearer), 6_000 * scale, 200)
+
+    async def _rest_batch(self, scale: float) -> Figure:
+        request = post("/jobs/batch", {"jobs": [_JOB] * IN_BULK}, **self._bearer)
+        return await self._bulk(request, scale, 201)
+
+    async def _graphql_batch(self, scale: float) -> Figure:
+        body = {"query": _BULK_MUTATION, "variables": {"jobs": [_JOB] * IN_BULK}}
+        return await self._bulk(post("/graphql", body, **self._bearer), scale, 200)
+
+    async def _bulk(self, request: bytes, scale: float, status: int) -> Figure:
+        """In jobs: few connections do, as one request carries many."""
+        count = max(4, int(60 * scale))
+        figure = Figure(**await generate(self._rig.server, request, count, 4, status))
+        return Figure(figure.rate * IN_BULK, figure.cpu and figure.cpu / IN_BULK, figure.busy)
 
     async def _sql_enqueue(self, scale: float) -> Figure:
         return Figure(await self._fill("sql", 20_000 * scale))

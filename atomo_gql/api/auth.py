@@ -7,6 +7,7 @@ with the keys of the JWKS. A key is only ever used with the algorithm it is for.
 import asyncio
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -30,7 +31,7 @@ class Authenticator:
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._keys = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, timeout=10) if settings.jwks_url else None
-        self._known: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+        self._known: OrderedDict[str, Caller] = OrderedDict()
 
     async def caller(self, authorization: str | None, tenant_header: str | None = None) -> Caller:
         """Who is calling, from the header `Authorization` (or what stands for it) and `X-Tenant-ID`.
@@ -54,11 +55,11 @@ class Authenticator:
             Unauthenticated: it is not valid; the message says why.
         """
         known = self._known.get(token)
-        if known and known[0] > time.time():
-            return known[1]
+        if known and known.expires_at is not None and known.expires_at > time.time():
+            return known
         claims = await self._claims(token)
         caller = _caller_of(claims)
-        self._known[token] = (float(claims["exp"]), caller)
+        self._known[token] = caller
         while len(self._known) > _CACHE_SIZE:
             self._known.popitem(last=False)
         return caller
@@ -107,7 +108,12 @@ def _caller_of(claims: dict[str, Any]) -> Caller:
             check_name("tenant_id", tenant)
     except BadUserInput as error:
         raise Unauthenticated(f"the token is not valid: {error.detail}") from None
-    return Caller(subject=subject, is_admin=claims.get("role") == "admin", bound_tenant=tenant)
+    return Caller(
+        subject=subject,
+        is_admin=claims.get("role") == "admin",
+        bound_tenant=tenant,
+        expires_at=float(claims["exp"]),
+    )
 
 
 def _acting_for(caller: Caller, tenant: str) -> Caller:
@@ -118,4 +124,4 @@ def _acting_for(caller: Caller, tenant: str) -> Caller:
         raise Forbidden("X-Tenant-ID names another tenant than the token's")
     if not caller.is_admin:
         raise Forbidden("X-Tenant-ID is for admins, and for tokens of that tenant")
-    return Caller(subject=caller.subject, is_admin=True, acting_tenant=tenant)
+    return replace(caller, acting_tenant=tenant)

@@ -9,9 +9,11 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from atomo_gql.api.errors import STATUS, problem
+from atomo_gql.api.errors import STATUS
 from atomo_gql.api.rest.endpoint import Doors
+from atomo_gql.api.sockets import refuse_upgrade
 from atomo_gql.domain.errors import AtomoError, BadUserInput, TooManyRequests
+from atomo_gql.domain.principals import remaining_secs
 from atomo_gql.domain.rules import parse_id
 from atomo_gql.domain.updates import JobUpdate
 from atomo_gql.service.watching import Watch
@@ -36,26 +38,20 @@ class RealtimeSocket:
                 f"Bearer {token}" if token else socket.headers.get("authorization"), socket.headers.get("x-tenant-id")
             )
         except AtomoError as error:
-            await _refuse(socket, error)
+            await refuse_upgrade(scope, send, error)
             return
         await socket.accept()
         with self._doors.services.watching.open(caller) as watch:
             sending = asyncio.create_task(_send_updates(socket, watch))
             reading = asyncio.create_task(_read_wishes(socket, watch))
-            done, pending = await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
+            done, pending = await asyncio.wait(
+                {sending, reading}, timeout=remaining_secs(caller), return_when=asyncio.FIRST_COMPLETED
+            )
             for task in pending:
                 task.cancel()
             await asyncio.gather(*done, *pending, return_exceptions=True)
-
-
-async def _refuse(socket: WebSocket, error: AtomoError) -> None:
-    status, body = problem(error)
-    if "websocket.http.response" in socket.scope.get("extensions", {}):
-        headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-        await socket.send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await socket.send({"type": "websocket.http.response.body", "body": body})
-    else:
-        await socket.close(1008)
+            if not done:
+                await socket.close(4403, "the token has expired")
 
 
 async def _send_updates(socket: WebSocket, watch: Watch) -> None:

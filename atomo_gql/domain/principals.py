@@ -1,5 +1,6 @@
 """Who is calling, and what they may see."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -13,6 +14,7 @@ class Caller:
     is_admin: bool
     bound_tenant: str | None = None  # the token's own
     acting_tenant: str | None = None  # the one an unbound admin acts for
+    expires_at: float | None = None  # when the token ends; seconds since 1970
 
     @property
     def tenant(self) -> str | None:
@@ -28,6 +30,11 @@ class Caller:
     def actor(self) -> str:
         """How events name this caller."""
         return f"user:{self.subject}"
+
+
+def remaining_secs(caller: Caller) -> float | None:
+    """How long the caller's token is still good; None: it says no end."""
+    return None if caller.expires_at is None else max(0.0, caller.expires_at - time.time())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

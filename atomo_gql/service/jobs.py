@@ -7,7 +7,7 @@ from atomo_gql.domain.errors import BadUserInput, NotFound
 from atomo_gql.domain.events import Event
 from atomo_gql.domain.jobs import Job, JobStatus, Json, NewJob
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import check_new_job, check_range
+from atomo_gql.domain.rules import MAX_BATCH, check_new_job, check_range
 from atomo_gql.service import metrics
 from atomo_gql.service.access import visible_tenant
 from atomo_gql.service.context import Resources
@@ -17,7 +17,6 @@ from atomo_gql.store import jobs as store_jobs
 from atomo_gql.store.batching import Batcher
 from atomo_gql.store.enqueue import Enqueued, EnqueueRow
 
-MAX_BULK = 1_000  # jobs in one call
 MAX_PAGE = 100
 
 
@@ -48,10 +47,10 @@ class JobService:
         Raises:
             BadUserInput: names the index of the job and its field, or there are too many.
         """
-        if len(jobs) > MAX_BULK:
-            raise BadUserInput(f"jobs must hold at most {MAX_BULK} jobs, not {len(jobs)}", field="jobs")
+        if not 0 < len(jobs) <= MAX_BATCH:
+            raise BadUserInput(f"jobs must hold from 1 to {MAX_BATCH} jobs, not {len(jobs)}", field="jobs")
         rows = [self._row(caller, job, trace, f"jobs[{index}].") for index, job in enumerate(jobs)]
-        return [done.id for done in await self._write(rows)] if rows else []
+        return [done.id for done in await self._write(rows)]
 
     async def get(self, caller: Caller, job_id: UUID) -> Job:
         """A job as it stands.

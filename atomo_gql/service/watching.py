@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
-from atomo_gql.domain.errors import NotFound, Unavailable
+from atomo_gql.domain.errors import NotFound, TooManyRequests, Unavailable
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.updates import JobUpdate, update_of
 from atomo_gql.realtime.hub import Mailbox
@@ -30,9 +30,11 @@ class Watch:
 
         Raises:
             NotFound: there is none, or none that the caller may see.
+            TooManyRequests: the server has as many watchers as it takes.
         """
         if job_id in self._last:
             return
+        self._service.make_room()
         # Listen first, then read: the other order loses what happens in between.
         self._service.hub.watch(job_id, self._mailbox)
         try:
@@ -86,6 +88,16 @@ class WatchService:
     def __init__(self, resources: Resources, jobs: JobService) -> None:
         self.hub = resources.hub
         self.read = jobs.get
+        self._most = resources.limits.max_subscriptions
+
+    def make_room(self) -> None:
+        """Refuse one more when there are as many as the server takes.
+
+        Raises:
+            TooManyRequests: it has.
+        """
+        if self.hub.watchers >= self._most:
+            raise TooManyRequests(f"{self._most} subscriptions are open here already; try again")
 
     @contextlib.contextmanager
     def open(self, caller: Caller) -> Iterator[Watch]:

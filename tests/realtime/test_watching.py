@@ -196,7 +196,7 @@ async def test_graphql_errors_carry_their_code_and_no_trace(server: Server) -> N
         assert "Traceback" not in str(answer)
     assert (await server.graphql(f'{{ job(id: "{theirs}") {{ id }} }}'))["data"] == {"job": None}
     status, answer = await server.call("POST", "/graphql", {"query": "{ __typename }"})
-    assert (status, answer["code"]) == (401, "UNAUTHENTICATED")
+    assert (status, answer["errors"][0]["extensions"]["code"]) == (401, "UNAUTHENTICATED")
 
 
 async def test_pages_of_jobs_do_not_shift_while_jobs_come_in(server: Server) -> None:

@@ -1,6 +1,6 @@
 """What a resolver has at hand: who is calling, and the services."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import strawberry
@@ -15,14 +15,17 @@ from atomo_gql.service.services import Services
 
 @dataclass
 class Context:
-    """One per request, or per WebSocket connection."""
+    """One per operation."""
 
     services: Services
-    headers: dict[bytes, bytes]
+    tenant_header: str | None = None
     trace: str | None = None
     maybe_caller: Caller | None = None
-    connection_params: dict[str, Any] | None = None
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    def fresh(self) -> "Context":
+        """The same caller's, for another operation."""
+        return replace(self, loaders={})
 
     @property
     def caller(self) -> Caller:

@@ -11,11 +11,10 @@ import strawberry
 from strawberry.scalars import JSON
 
 from atomo_gql.api.graphql.context import Info
-from atomo_gql.api.graphql.types import Job, JobConnection, JobEdge, JobProgress, JobStatus, PageInfo
+from atomo_gql.api.graphql.types import EnqueueJobInput, Job, JobConnection, JobEdge, JobProgress, JobStatus, PageInfo
 from atomo_gql.domain import jobs as domain
 from atomo_gql.domain.errors import BadUserInput, NotFound
-from atomo_gql.domain.jobs import NewJob
-from atomo_gql.domain.rules import check_json, parse_id
+from atomo_gql.domain.rules import parse_id
 
 
 def _argument(text: str) -> object:
@@ -83,17 +82,28 @@ class Mutation:
         run_at: Annotated[datetime | None, _argument("Not before this moment.")] = None,
     ) -> strawberry.ID:
         """`enqueueJob(…)`."""
-        job = NewJob(
+        job = EnqueueJobInput(
             queue=queue,
             kind=kind,
-            payload=check_json("payload", {} if payload is strawberry.UNSET else payload),
+            payload=payload,
             idempotency_key=idempotency_key,
-            max_attempts=5 if max_attempts is None else max_attempts,
-            priority=0 if priority is None else priority,
+            max_attempts=max_attempts,
+            priority=priority,
             run_at=run_at,
-        )
+        ).checked()
         context = info.context
         return strawberry.ID(str(await context.services.jobs.enqueue(context.caller, job, trace=context.trace)))
+
+    @strawberry.mutation(description="Make up to 1,000 jobs, all or none; their ids, in order.")
+    async def enqueue_jobs(
+        self, info: Info, jobs: Annotated[list[EnqueueJobInput], _argument("At least one.")]
+    ) -> list[strawberry.ID]:
+        """`enqueueJobs(jobs)`."""
+        context = info.context
+        made = await context.services.jobs.enqueue_many(
+            context.caller, [job.checked(f"jobs[{index}].") for index, job in enumerate(jobs)], trace=context.trace
+        )
+        return [strawberry.ID(str(job_id)) for job_id in made]
 
 
 @strawberry.type(description="What can be watched.")

@@ -11,6 +11,7 @@ from strawberry.scalars import JSON
 from atomo_gql.api.graphql.context import Info
 from atomo_gql.domain import events as domain_events
 from atomo_gql.domain import jobs as domain
+from atomo_gql.domain.rules import check_json
 from atomo_gql.domain.updates import JobUpdate
 
 
@@ -121,6 +122,35 @@ class Job:
             progress=job.progress,
             result=job.result,
             error=job.error,
+        )
+
+
+@strawberry.input(description="A job to enqueue.")
+class EnqueueJobInput:
+    """The arguments of `enqueueJob`, for a list of them."""
+
+    queue: str = strawberry.field(description="The lane it waits in.")
+    kind: str = strawberry.field(description="What handler it is for.")
+    payload: JSON | None = strawberry.field(
+        default=strawberry.UNSET, description="What the worker gets; {} when left out."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="The same key in the same queue is the same job."
+    )
+    max_attempts: int | None = strawberry.field(default=5, description="Leases it may use before it is dead; 1–1,000.")
+    priority: int | None = strawberry.field(default=0, description="Higher goes first; ±32,767.")
+    run_at: datetime | None = strawberry.field(default=None, description="Not before this moment.")
+
+    def checked(self, prefix: str = "") -> domain.NewJob:
+        """As the service takes it; null in an optional field is its default."""
+        return domain.NewJob(
+            queue=self.queue,
+            kind=self.kind,
+            payload=check_json(f"{prefix}payload", {} if self.payload is strawberry.UNSET else self.payload),
+            idempotency_key=self.idempotency_key,
+            max_attempts=5 if self.max_attempts is None else self.max_attempts,
+            priority=0 if self.priority is None else self.priority,
+            run_at=self.run_at,
         )
 
 

@@ -29,6 +29,15 @@ class EnqueueBody(Struct, rename="camel"):
     run_at: Annotated[datetime | None, Meta(description="Not before this moment.")] = None
 
 
+class BatchBody(Struct, rename="camel"):
+    """Jobs to enqueue together, all or none."""
+
+    jobs: Annotated[
+        list[EnqueueBody],
+        Meta(description="At most 1,000.", extra_json_schema={"minItems": 1, "maxItems": rules.MAX_BATCH}),
+    ]
+
+
 class LeaseBody(Struct, rename="camel"):
     """A worker asks for jobs."""
 
@@ -121,7 +130,8 @@ def _explained(error: msgspec.ValidationError) -> BadUserInput:
     field = path.rstrip("`").lstrip(".")
     text = _lower(text).replace("`", "")
     if text.startswith("object missing required field "):
-        field = text.removeprefix("object missing required field ")
+        name = text.removeprefix("object missing required field ")
+        field = f"{field}.{name}" if field else name
         return BadUserInput(f"{field} is required", field=field)
     if not field:
         return BadUserInput(f"the body must be a JSON object of the documented shape: {text}")

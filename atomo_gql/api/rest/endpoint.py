@@ -5,7 +5,7 @@ It speaks ASGI itself: on the hot path each layer between the socket and the ser
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -84,6 +84,7 @@ class Method:
     shape: type[Any] | None = None
     summary: str = ""
     answers: Mapping[int, Any] | None = None  # documented: status → schema (None: no body)
+    is_batch: bool = False  # its body may be as large as a batch's
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class Doors:
 
     services: Services
     authenticator: Authenticator
-    max_body: int
+    max_body: int  # bytes
+    max_batch: int  # bytes, where many jobs come at once
 
 
 class Endpoint:
@@ -111,7 +113,7 @@ class Endpoint:
         except AtomoError as error:
             status, body = problem(error)
             answer = Answer(status, body, b"application/problem+json")
-            extra = _error_headers(error, self._methods, scope)
+            extra = error_headers(error, self._methods)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             status, body = problem(internal())
@@ -131,8 +133,9 @@ class Endpoint:
         principal = await self._let_in(method.plane, headers)
         body = None
         if method.shape is not None:
-            _check_media_type(headers.get(b"content-type"))
-            body = decode(await read_body(receive, headers, self._doors.max_body), method.shape)
+            check_media_type(headers.get(b"content-type"))
+            most = self._doors.max_batch if method.is_batch else self._doors.max_body
+            body = decode(await read_body(receive, headers, most), method.shape)
         path = scope.get("path_params", {})
         return await method.handle(Call(self._doors.services, path, headers, body, receive, principal))
 
@@ -193,7 +196,12 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int)
             message = await receive()
 
 
-def _check_media_type(value: bytes | None) -> None:
+def check_media_type(value: bytes | None) -> None:
+    """Refuse what is not JSON in UTF-8.
+
+    Raises:
+        UnsupportedMediaType: the header Content-Type says something else.
+    """
     if value is None or value == b"application/json":
         return
     media_type, _, parameters = value.decode("latin-1").lower().partition(";")
@@ -204,7 +212,8 @@ def _check_media_type(value: bytes | None) -> None:
         raise UnsupportedMediaType(f"the body must be in UTF-8, not {charset[:100]!r}")
 
 
-def _error_headers(error: AtomoError, methods: Mapping[str, Method], scope: Scope) -> list[tuple[bytes, bytes]]:
+def error_headers(error: AtomoError, methods: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    """What HTTP says of an error beside its body."""
     headers: list[tuple[bytes, bytes]] = []
     match error.code:
         case "METHOD_NOT_ALLOWED":

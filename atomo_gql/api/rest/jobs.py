@@ -38,6 +38,14 @@ async def enqueue(call: Call) -> Answer:
     return Answer(201, b'{"id":"%b"}' % str(job_id).encode())
 
 
+async def enqueue_batch(call: Call) -> Answer:
+    """`POST /jobs/batch`."""
+    ids = await call.services.jobs.enqueue_many(
+        call.caller, [new_job(body) for body in call.body.jobs], trace=trace_of(call.header(b"traceparent"))
+    )
+    return Answer(201, render.to_json({"jobs": [{"id": job_id} for job_id in ids]}))
+
+
 async def get(call: Call) -> Answer:
     """`GET /jobs/{id}`."""
     try:

@@ -14,6 +14,16 @@ ROUTES: dict[str, Mapping[str, Method]] = {
     "/jobs": {
         "POST": Method(_APP, jobs.enqueue, bodies.EnqueueBody, "Enqueue a job", {201: schemas.Created}),
     },
+    "/jobs/batch": {
+        "POST": Method(
+            _APP,
+            jobs.enqueue_batch,
+            bodies.BatchBody,
+            "Enqueue up to 1,000 jobs, all or none",
+            {201: schemas.CreatedBatch},
+            is_batch=True,
+        ),
+    },
     "/jobs/lease": {
         "POST": Method(_WORKER, worker.lease, bodies.LeaseBody, "Lease jobs, waiting for some", {200: schemas.Leased}),
     },

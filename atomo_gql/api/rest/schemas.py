@@ -17,6 +17,12 @@ class Created(Struct):
     id: UUID
 
 
+class CreatedBatch(Struct):
+    """The jobs, in the order of the request."""
+
+    jobs: list[Created]
+
+
 class ProgressView(Struct, rename="camel"):
     """The newest progress of the attempt under way."""
 
