@@ -39,7 +39,7 @@ class Application:
         )
         retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
         self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
-        self._loops = make_loops(self.services.housekeeping, self.services.watching, settings.reclaim_interval)
+        self._loops = make_loops(self.services, settings.reclaim_interval)
         doors = Doors(
             self.services, Authenticator(settings), settings.max_body, max(settings.max_body, settings.max_batch)
         )

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 import asyncpg
@@ -26,6 +26,7 @@ from atomo_gql.embedded import EmbeddedPostgres
 from atomo_gql.settings import Settings
 from atomo_gql.store.database import Database
 from atomo_gql.store.migrations import migrate
+from tests.openapi import Answer, contract
 
 SECRET = "a secret for the tests, long enough for every HMAC there is: sixty-four bytes or more"
 _numbers = itertools.count(1)
@@ -119,16 +120,21 @@ class Server:
     application: Application
     http: aiohttp.ClientSession
 
-    async def call(
+    async def ask(
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, **more: Any
-    ) -> tuple[int, Any]:
-        """The status and the JSON (or text) of an answer."""
+    ) -> Answer:
+        """The whole answer, held against the OpenAPI document."""
         if body is not None:
             more["json"] = body
         async with self.http.request(method, self.url + path, headers=headers, **more) as response:
-            if "json" in response.content_type:
-                return response.status, await response.json(content_type=None)
-            return response.status, await response.text()
+            answer = Answer(response.status, response.headers, await response.read())
+        contract().check(method, unquote(response.url.raw_path), answer)
+        return answer
+
+    async def call(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+        """The status and the JSON (or text) of an answer, which `ask` has checked."""
+        answer = await self.ask(method, path, body, **more)
+        return answer.status, answer.body
 
     async def graphql(self, query: str, variables: dict[str, Any] | None = None, **more: Any) -> Any:
         """The whole answer of a GraphQL request; as alice when no headers are given."""

@@ -13,8 +13,9 @@ from typing import Any
 import jwt
 
 from atomo_gql.domain.errors import BadUserInput, Forbidden, Unauthenticated, Unavailable
+from atomo_gql.domain.jobs import Job
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import check_name
+from atomo_gql.domain.rules import check_name, parse_id
 from atomo_gql.settings import Settings
 
 _ASYMMETRIC = ("RS256", "ES256", "EdDSA")
@@ -64,6 +65,20 @@ class Authenticator:
             self._known.popitem(last=False)
         return caller
 
+    def sign_pass(self, caller: Caller, job: Job, seconds: int) -> tuple[str, float]:
+        """A token with which to watch that job, and nothing else; and when it ends.
+
+        Raises:
+            BadUserInput: this server has no secret to sign with.
+        """
+        if not self._secret:
+            raise BadUserInput("a jobToken needs JWT_SECRET, which this server does not have; it only knows a JWKS")
+        now = int(time.time())
+        claims = {"sub": caller.subject, "job": str(job.id), "iat": now, "exp": now + seconds}
+        optional = {"tenant_id": job.tenant, "iss": self._issuer, "aud": self._audience}
+        claims |= {name: value for name, value in optional.items() if value is not None}
+        return jwt.encode(claims, self._secret, algorithm="HS256"), float(now + seconds)
+
     async def _claims(self, token: str) -> dict[str, Any]:
         if len(token) > _MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {_MAX_TOKEN} characters")
@@ -106,18 +121,22 @@ def _caller_of(claims: dict[str, Any]) -> Caller:
             if not isinstance(tenant, str):
                 raise BadUserInput("tenant_id must be a string")
             check_name("tenant_id", tenant)
+        only_job = None if claims.get("job") is None else parse_id("job", claims["job"])
     except BadUserInput as error:
         raise Unauthenticated(f"the token is not valid: {error.detail}") from None
     return Caller(
         subject=subject,
         is_admin=claims.get("role") == "admin",
         bound_tenant=tenant,
+        only_job=only_job,
         expires_at=float(claims["exp"]),
     )
 
 
 def _acting_for(caller: Caller, tenant: str) -> Caller:
     check_name("X-Tenant-ID", tenant)
+    if caller.only_job is not None:
+        raise Forbidden("this token can watch one job, and acts for nobody")
     if caller.bound_tenant == tenant:
         return caller
     if caller.bound_tenant is not None:

@@ -14,6 +14,7 @@ from atomo_gql.service import metrics
 
 log = logging.getLogger("atomo_gql.http")
 
+ALWAYS_OPEN = ("/healthz", "/readyz", "/metrics")  # however busy: who watches the service must not take it for dead
 _MAX_REQUEST_ID = 128
 
 
@@ -33,7 +34,10 @@ class RequestLog:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if self._under_way >= self._most:
+        if scope["path"].endswith("\n"):  # a route's pattern would take it for nothing
+            await not_found(scope, receive, send)
+            return
+        if self._under_way >= self._most and scope["path"] not in ALWAYS_OPEN:
             await refuse(scope, send, TooManyRequests(f"{self._most} connections are in use already; try again"))
             return
         self._under_way += 1
@@ -83,7 +87,7 @@ class RequestLog:
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Any path that is not a route."""
-    await refuse(scope, send, NotFound(f"there is nothing at {scope['path'][:200]}; see /openapi.json"))
+    await refuse(scope, send, NotFound(f"there is nothing at {scope['path'][:200]!r}; see /openapi.json"))
 
 
 async def refuse(scope: Scope, send: Send, error: AtomoError) -> None:

@@ -6,12 +6,12 @@ import random
 from collections.abc import Awaitable, Callable
 
 from atomo_gql.domain.errors import AtomoError
-from atomo_gql.service.housekeeping import HousekeepingService
-from atomo_gql.service.watching import WatchService
+from atomo_gql.service.services import Services
 
 log = logging.getLogger("atomo_gql.background")
 
 _LOOK_SECS = 10  # how often watchers look at the store by themselves, should a hint have been lost
+_RECORD_SECS = 2
 _HOUSEKEEPING_SECS = 3_600
 
 
@@ -46,15 +46,18 @@ class Loop:
             await asyncio.sleep(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311  # jitter, not a secret
 
 
-def make_loops(housekeeping: HousekeepingService, watching: WatchService, reclaim_interval: float) -> list[Loop]:
-    """The sweeper, the keeper of partitions and retention, and the watchers' safety net."""
+def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
+    """The sweeper, the keeper of partitions and retention, the watchers' safety net, and the book of queues."""
+    housekeeping, queues = services.housekeeping, services.queues
 
     async def keep_house() -> None:
         await housekeeping.make_partitions()
         await housekeeping.retain()
+        await queues.forget()
 
     return [
         Loop("the sweeper", housekeeping.sweep, reclaim_interval),
         Loop("housekeeping", keep_house, _HOUSEKEEPING_SECS),
-        Loop("the watchers' look", watching.look_again, _LOOK_SECS),
+        Loop("the watchers' look", services.watching.look_again, _LOOK_SECS),
+        Loop("the book of queues", queues.record, _RECORD_SECS),
     ]

@@ -14,7 +14,7 @@ from atomo_gql.domain.jobs import Job, JobStatus, Json
 
 
 class EventType(StrEnum):
-    """What can happen to a job, with the transition it is."""
+    """What can happen; to a job, with the transition it is."""
 
     ENQUEUED = "enqueued"  # nothing → queued
     LEASED = "leased"  # queued → leased
@@ -25,6 +25,18 @@ class EventType(StrEnum):
     DEAD = "dead"  # leased → dead
     RETRIED = "retried"  # dead → queued, by hand
     CANCELLED = "cancelled"  # queued or leased → dead, by hand
+    PAUSED = "paused"  # a queue; its stream is the pause
+    RESUMED = "resumed"
+    MINTED = "minted"  # a worker token
+    REVOKED = "revoked"
+
+
+class Stream(StrEnum):
+    """What has a life that events tell of."""
+
+    JOB = "Job"
+    QUEUE = "Queue"  # one pause of a queue
+    WORKER_TOKEN = "WorkerToken"  # noqa: S105  # a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +48,38 @@ class Event:
     position: int  # in the whole log, unique; readers order by (xid, position)
     xid: int
     at: datetime
-    stream: str
+    stream: Stream
     type: EventType
     tenant: str | None
     actor: str
     trace: str | None
     data: Json
+    queue: str | None = None  # of its job, where the reader asked for it
+    kind: str | None = None
+
+    @property
+    def place(self) -> "Place":
+        """Where it is in the whole log."""
+        return Place(self.xid, self.position)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A place in the log. Readers go by (xid, position): a position is handed out before its event is committed."""
+
+    xid: int = 0
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are asked for; what is None is not asked."""
+
+    streams: tuple[Stream, ...] = (Stream.JOB,)
+    stream_id: UUID | None = None
+    queue: str | None = None
+    kind: str | None = None
+    types: tuple[EventType, ...] | None = None
 
 
 class BrokenStream(Exception):

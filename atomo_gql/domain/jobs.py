@@ -1,10 +1,12 @@
 """A job, what it takes to enqueue one, and a lease on one."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
+
+LATELY = timedelta(minutes=2)  # a worker that is there asks at least once a minute
 
 Json = Any  # a JSON value: None, bool, int of 64 bits, float, str, list or dict of these
 
@@ -61,6 +63,34 @@ class Job:
     error: str | None  # of the last attempt that failed
     result: Json = None
     progress: Json = None  # the newest {percent, message, data} of the attempt under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs are asked for. What is None is not asked."""
+
+    statuses: tuple[JobStatus, ...] | None = None
+    queue: str | None = None
+    kind: str | None = None
+    tenant: str | None = None  # for those who see more than one
+    idempotency_key: str | None = None
+    created_from: datetime | None = None  # inclusive; the ends are exclusive
+    created_to: datetime | None = None
+    finished_from: datetime | None = None
+    finished_to: datetime | None = None
+    error: str | None = None  # a part of its text, in any case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Why a job that is queued is not running."""
+
+    eligible_at: datetime
+    is_due: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    ahead: int | None  # jobs that go first, counted up to a bound; None when it is not due
+    worker_seen_at: datetime | None  # when one last asked for its queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

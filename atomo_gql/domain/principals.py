@@ -14,6 +14,7 @@ class Caller:
     is_admin: bool
     bound_tenant: str | None = None  # the token's own
     acting_tenant: str | None = None  # the one an unbound admin acts for
+    only_job: UUID | None = None  # a pass to watch that job, and for nothing else
     expires_at: float | None = None  # when the token ends; seconds since 1970
 
     @property

@@ -1,5 +1,6 @@
 """The rules for what callers send, in one place for every door: each refusal names the field and the rule."""
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -175,7 +176,7 @@ def parse_id(field: str, value: object) -> UUID:
         return value
     if not isinstance(value, str) or len(value) != 36:
         raise BadUserInput(f"{field} must be an id such as 0190f3a8-7c1e-7000-8000-0123456789ab", field=field)
-    try:
-        return UUID(value)
-    except ValueError:
-        raise BadUserInput(f"{field} must be an id such as 0190f3a8-7c1e-7000-8000-0123456789ab", field=field) from None
+    with contextlib.suppress(ValueError):
+        if str(found := UUID(value)) == value:  # one spelling, so that whoever keys by it is right
+            return found
+    raise BadUserInput(f"{field} must be an id such as 0190f3a8-7c1e-7000-8000-0123456789ab", field=field)

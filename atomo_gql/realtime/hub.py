@@ -62,6 +62,7 @@ class Hub:
         self._count = 0
         self._on_wake: list[Callable[[Iterable[Lane]], None]] = []
         self._on_gap: list[Callable[[], None]] = []
+        self._on_news: list[Callable[[], None]] = []
         self._wakes: dict[Lane, None] = {}
         self._updates: dict[UUID, JobUpdate | None] = {}  # None: look it up
         self._something = asyncio.Event()
@@ -94,6 +95,10 @@ class Hub:
         """Have this called when hints from other replicas may have been missed."""
         self._on_gap.append(callback)
 
+    def on_news(self, callback: Callable[[], None]) -> None:
+        """Have this called when the state of any job may have changed, here or on another replica."""
+        self._on_news.append(callback)
+
     @property
     def watchers(self) -> int:
         """How many pairs of a watcher and a job there are."""
@@ -117,6 +122,7 @@ class Hub:
         lanes = list(lanes)
         for callback in self._on_wake:
             callback(lanes)
+        self._tell_news()
         self._wakes.update(dict.fromkeys(lanes))
         self._something.set()
 
@@ -132,12 +138,17 @@ class Hub:
         for job_id in job_ids:
             self._deliver(job_id, None)
             self._updates[job_id] = None
+        self._tell_news()
         self._something.set()
 
     def look_again(self) -> None:
         """Have every watcher here look its jobs up."""
         for job_id in list(self._watchers):
             self._deliver(job_id, None)
+
+    def _tell_news(self) -> None:
+        for callback in self._on_news:
+            callback()
 
     def _deliver(self, job_id: UUID, update: JobUpdate | None) -> None:
         for mailbox in self._watchers.get(job_id, ()):
@@ -200,6 +211,8 @@ class Hub:
             if origin == self._origin:
                 return
             lanes: list[Lane] = []
+            if any(part[0] != "u" for part in parts):
+                self._tell_news()
             for part in parts:
                 if part[0] == "q":
                     lanes.append((part[1], part[2]))
@@ -214,6 +227,7 @@ class Hub:
 
     def _gap(self) -> None:
         self.look_again()
+        self._tell_news()
         for callback in self._on_gap:
             callback()
 

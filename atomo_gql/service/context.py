@@ -1,8 +1,9 @@
 """What every service needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atomo_gql.realtime.hub import Hub
+from atomo_gql.service.recorder import Recorder
 from atomo_gql.store.database import Database
 
 
@@ -22,3 +23,4 @@ class Resources:
     database: Database
     hub: Hub
     limits: Limits
+    seen: Recorder = field(default_factory=Recorder)

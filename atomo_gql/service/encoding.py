@@ -4,7 +4,7 @@ import orjson
 
 from atomo_gql.domain.errors import BadUserInput
 from atomo_gql.domain.jobs import Json
-from atomo_gql.domain.rules import check_json, check_size
+from atomo_gql.domain.rules import MAX_DEPTH, check_json, check_size
 
 
 def encode(field: str, value: Json, most: int) -> bytes:
@@ -19,6 +19,8 @@ def encode(field: str, value: Json, most: int) -> bytes:
     except TypeError as error:
         check_json(field, value)
         raise BadUserInput(f"{field} must be a JSON value: {error}", field=field) from None
-    if b"\\u0000" in encoded:  # an escaped NUL, or those six characters in a text; the slow look tells
+    # An escaped NUL, or those six characters in a text; brackets enough to be too deep, or many short lists. The slow
+    # look tells.
+    if b"\\u0000" in encoded or encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH:
         check_json(field, value)
     return check_size(field, encoded, most)

@@ -1,15 +1,16 @@
 """Enqueueing and reading jobs, for people and applications."""
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-from atomo_gql.domain.errors import BadUserInput, NotFound
-from atomo_gql.domain.events import Event
-from atomo_gql.domain.jobs import Job, JobStatus, Json, NewJob
+from atomo_gql.domain.errors import BadUserInput, Forbidden, NotFound
+from atomo_gql.domain.jobs import Job, JobFilter, Json, NewJob, Waiting
+from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import MAX_BATCH, check_new_job, check_range
+from atomo_gql.domain.rules import MAX_BATCH, check_name, check_new_job
 from atomo_gql.service import metrics
-from atomo_gql.service.access import visible_tenant
+from atomo_gql.service.access import acting_tenant, visible_tenant, watched_tenant
 from atomo_gql.service.context import Resources
 from atomo_gql.service.encoding import encode
 from atomo_gql.store import enqueue as store_enqueue
@@ -17,7 +18,7 @@ from atomo_gql.store import jobs as store_jobs
 from atomo_gql.store.batching import Batcher
 from atomo_gql.store.enqueue import Enqueued, EnqueueRow
 
-MAX_PAGE = 100
+MOST_AHEAD = 1_000  # jobs counted before one that waits
 
 
 class JobService:
@@ -26,6 +27,7 @@ class JobService:
     def __init__(self, resources: Resources) -> None:
         self._database = resources.database
         self._hub = resources.hub
+        self._seen = resources.seen
         self._limits = resources.limits
         self._enqueueing: Batcher[EnqueueRow, Enqueued] = Batcher(self._write, weigh=lambda row: len(row.payload))
         self._reading: Batcher[tuple[UUID, str | None], Job | None] = Batcher(
@@ -58,45 +60,71 @@ class JobService:
         Raises:
             NotFound: there is none, or none that the caller may see.
         """
-        job = await self._reading.submit((job_id, visible_tenant(caller)))
+        return await self._read(job_id, visible_tenant(caller))
+
+    async def get_many(self, caller: Caller, ids: Sequence[UUID]) -> dict[UUID, Job]:
+        """Those of these jobs that the caller may see."""
+        return await store_jobs.get(self._database, ids, visible_tenant(caller))
+
+    async def watch(self, caller: Caller, job_id: UUID) -> Job:
+        """As `get`, for those who have but a pass to watch it too."""
+        return await self._read(job_id, watched_tenant(caller, job_id))
+
+    async def _read(self, job_id: UUID, tenant: str | None) -> Job:
+        job = await self._reading.submit((job_id, tenant))
         if job is None:
             raise NotFound(f"there is no job {job_id}")
         return job
 
-    async def page(
-        self,
-        caller: Caller,
-        *,
-        status: JobStatus | None = None,
-        queue: str | None = None,
-        kind: str | None = None,
-        before: UUID | None = None,
-        most: int = 20,
-    ) -> list[Job]:
-        """At most so many (1–100) jobs that the caller may see, newest first, from below an id.
+    async def page(self, caller: Caller, wanted: JobFilter, window: Window[UUID], *, oldest_first: bool) -> Page[Job]:
+        """The jobs that are wanted and that the caller may see, newest first or oldest first.
 
-        One more than asked for is answered when there are more.
+        Raises:
+            BadUserInput: a condition breaks a rule.
         """
-        check_range("first", most, 1, MAX_PAGE)
-        return await store_jobs.page(
-            self._database, visible_tenant(caller), status=status, queue=queue, kind=kind, before=before, most=most + 1
+        tenant = self.tenant_of(caller, wanted)
+        ids = await store_jobs.page(
+            self._database,
+            tenant,
+            wanted,
+            above=window.lower(descending=not oldest_first),
+            below=window.upper(descending=not oldest_first),
+            descending=oldest_first is window.is_backwards,
+            most=window.most + 1,
         )
+        found = await store_jobs.get(self._database, ids, tenant)
+        return window.page([found[job_id] for job_id in ids if job_id in found])
 
-    async def payloads(self, caller: Caller, jobs: Sequence[UUID]) -> dict[UUID, Json]:
+    async def count(self, caller: Caller, wanted: JobFilter, most: int) -> int:
+        """How many are wanted and may be seen; counted up to `most`."""
+        return len(await store_jobs.page(self._database, self.tenant_of(caller, wanted), wanted, most=most))
+
+    def tenant_of(self, caller: Caller, wanted: JobFilter) -> str | None:
+        """Whose jobs a filter is about, as the store knows it.
+
+        Raises:
+            Forbidden: the filter names a tenant that is not the caller's to see.
+        """
+        visible = visible_tenant(caller)
+        if wanted.tenant is None:
+            return visible
+        check_name("tenantId", wanted.tenant)
+        if visible is not None and visible != wanted.tenant:
+            raise Forbidden("tenantId is for admins who see more than one tenant")
+        return wanted.tenant
+
+    async def payloads(self, jobs: Sequence[UUID]) -> dict[UUID, Json]:
         """What was sent with these jobs, which the caller has been shown."""
         return await store_jobs.payloads(self._database, jobs)
 
-    async def events(
-        self, caller: Caller, jobs: Sequence[UUID], *, after: int = 0, most: int = 500
-    ) -> dict[UUID, list[Event]]:
-        """The history of these jobs, which the caller has been shown: the events after a version, oldest first."""
-        check_range("first", most, 1, 1_000)
-        return await store_jobs.streams(self._database, jobs, after, most)
+    async def waiting(self, jobs: Sequence[UUID]) -> dict[UUID, Waiting]:
+        """Why those of these jobs, which the caller has been shown, that are queued are not running."""
+        return await store_jobs.waiting(self._database, jobs, MOST_AHEAD)
 
     def _row(self, caller: Caller, job: NewJob, trace: str | None, prefix: str = "") -> EnqueueRow:
         job = check_new_job(job, prefix)
         return EnqueueRow(
-            tenant=caller.tenant or "",
+            tenant=acting_tenant(caller),
             queue=job.queue,
             kind=job.kind,
             payload=encode(f"{prefix}payload", job.payload, self._limits.max_body),
@@ -110,6 +138,9 @@ class JobService:
 
     async def _write(self, rows: Sequence[EnqueueRow]) -> list[Enqueued]:
         done = await store_enqueue.enqueue(self._database, rows)
-        metrics.ENQUEUED.inc(sum(d.is_new for d in done))
-        self._hub.wake({(row.tenant, row.queue) for row, d in zip(rows, done, strict=True) if d.is_new})
+        made = Counter((row.tenant, row.queue) for row, d in zip(rows, done, strict=True) if d.is_new)
+        metrics.ENQUEUED.inc(made.total())
+        for (tenant, queue), count in made.items():
+            self._seen.lane(tenant, queue).enqueued += count
+        self._hub.wake(made)
         return done

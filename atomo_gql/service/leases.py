@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+import orjson
+
 from atomo_gql.domain.errors import AtomoError, LeaseLost
 from atomo_gql.domain.jobs import FailOutcome, JobStatus, Json, Lease, LeasedJob, LeaseRequest, Progress
 from atomo_gql.domain.principals import WorkerToken
@@ -32,6 +34,7 @@ class LeaseService:
     def __init__(self, resources: Resources, tokens: TokenService) -> None:
         self._database = resources.database
         self._hub = resources.hub
+        self._seen = resources.seen
         self._limits = resources.limits
         self._tokens = tokens
         self._leasing: Batcher[LeaseRow, list[LeasedJob]] = Batcher(
@@ -66,10 +69,11 @@ class LeaseService:
             TooManyRequests: too many are waiting.
         """
         require_queues(token, request.queues)
+        self._seen.worker(token.id, request.queues)
         jobs = await self._lease_now(token, request)
         if not jobs and request.wait_secs > 0:
             await self._tokens.require_live(token)
-            jobs = await self.room.wait(token, request, hung_up())
+            jobs = await self.room.wait(token, request, hung_up)
         if not jobs:
             await self._tokens.require_live(token)
         return jobs
@@ -90,7 +94,8 @@ class LeaseService:
             LeaseLost, Unauthenticated: as `heartbeat`.
             PayloadTooLarge: the data are over the limit.
         """
-        body = encode("data", progress.as_json(), self._limits.max_body)
+        data = encode("data", progress.data, self._limits.max_body)
+        body = orjson.dumps({"percent": progress.percent, "message": progress.message, "data": orjson.Fragment(data)})
         report = Report(lease, token.id, visibility_secs=visibility_secs, body=body)
         done = await self._report(self._progressing, token, report)
         self._hub.publish(
@@ -112,8 +117,9 @@ class LeaseService:
             PayloadTooLarge: the result is over the limit.
         """
         body = encode("result", result, self._limits.max_body)
-        await self._report(self._completing, token, Report(lease, token.id, body=body))
+        done = await self._report(self._completing, token, Report(lease, token.id, body=body))
         metrics.SUCCEEDED.inc()
+        self._seen.lane(done.tenant, done.queue or "").succeeded += 1
         self._hub.changed([lease.job_id])
 
     async def fail(self, token: WorkerToken, lease: Lease, error: str, *, retryable: bool) -> FailOutcome:
@@ -123,6 +129,7 @@ class LeaseService:
             LeaseLost, Unauthenticated: as `heartbeat`.
         """
         done = await self._report(self._failing, token, Report(lease, token.id, error=error, retryable=retryable))
+        self._seen.lane(done.tenant, done.queue or "").failed += 1
         outcome = done.failure or FailOutcome(None)
         if outcome.delay_secs is None:
             metrics.DEAD.inc()
@@ -147,6 +154,8 @@ class LeaseService:
         jobs = await self._leasing.submit(LeaseRow(token.id, request.capacity, request.visibility_secs, request.queues))
         if jobs:
             metrics.LEASED.inc(len(jobs))
+            for job in jobs:
+                self._seen.lane(job.tenant, job.queue).leased += 1
             self._hub.changed(job.id for job in jobs)
         return jobs
 

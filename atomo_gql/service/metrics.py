@@ -12,6 +12,8 @@ LEASED = Counter("atomo_jobs_leased", "Leases given", registry=REGISTRY)
 SUCCEEDED = Counter("atomo_jobs_succeeded", "Jobs completed", registry=REGISTRY)
 FAILED = Counter("atomo_jobs_failed", "Attempts that failed and will be retried", registry=REGISTRY)
 DEAD = Counter("atomo_jobs_dead", "Jobs that became dead letters", registry=REGISTRY)
+RETRIED = Counter("atomo_jobs_retried", "Dead jobs queued again by hand", registry=REGISTRY)
+CANCELLED = Counter("atomo_jobs_cancelled", "Jobs ended by hand", registry=REGISTRY)
 RELEASED = Counter("atomo_jobs_released", "Jobs handed back unharmed", registry=REGISTRY)
 RECLAIMED = Counter("atomo_jobs_reclaimed", "Leases that ran out", registry=REGISTRY)
 LEASES_LOST = Counter(

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from atomo_gql.service.context import Resources
 from atomo_gql.service.health import HealthService
+from atomo_gql.service.history import HistoryService
 from atomo_gql.service.housekeeping import HousekeepingService, Retention
 from atomo_gql.service.jobs import JobService
 from atomo_gql.service.leases import LeaseService
+from atomo_gql.service.manage import ManageService
+from atomo_gql.service.queues import QueueService
 from atomo_gql.service.tokens import TokenService
 from atomo_gql.service.watching import WatchService
 
@@ -17,6 +20,9 @@ class Services:
 
     jobs: JobService
     leases: LeaseService
+    history: HistoryService
+    manage: ManageService
+    queues: QueueService
     tokens: TokenService
     watching: WatchService
     housekeeping: HousekeepingService
@@ -30,6 +36,9 @@ def make_services(resources: Resources, retention: Retention) -> Services:
     return Services(
         jobs=jobs,
         leases=LeaseService(resources, tokens),
+        history=HistoryService(resources),
+        manage=ManageService(resources, jobs),
+        queues=QueueService(resources),
         tokens=tokens,
         watching=WatchService(resources, jobs),
         housekeeping=HousekeepingService(resources, retention),

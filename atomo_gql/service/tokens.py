@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from atomo_gql.domain.errors import BadUserInput, Forbidden, NotFound, Unauthenticated
+from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller, WorkerToken
 from atomo_gql.domain.rules import check_name, check_queues
 from atomo_gql.service.access import require_admin, visible_tenant
@@ -44,9 +45,9 @@ class TokenService:
         check_name("name", name)
         checked = check_queues("queues", queues)
         if tenant is not None:
-            check_name("tenant", tenant)
+            check_name("tenantId", tenant)
             if caller.tenant is not None and tenant != caller.tenant:
-                raise Forbidden("tenant must be your own")
+                raise Forbidden("tenantId must be your own tenant")
         secret = PREFIX + secrets.token_urlsafe(32)
         token = await store.mint(
             self._database,
@@ -67,6 +68,37 @@ class TokenService:
         require_admin(caller)
         return await store.all_of(self._database, visible_tenant(caller))
 
+    async def page(self, caller: Caller, window: Window[UUID]) -> Page[WorkerToken]:
+        """A page of the tokens the caller may see, newest first.
+
+        Raises:
+            Forbidden: not an admin.
+        """
+        require_admin(caller)
+        return window.page(
+            await store.page(
+                self._database,
+                visible_tenant(caller),
+                above=window.lower(descending=True),
+                below=window.upper(descending=True),
+                descending=not window.is_backwards,
+                most=window.most + 1,
+            )
+        )
+
+    async def get(self, caller: Caller, token_id: UUID) -> WorkerToken:
+        """A token, live or revoked.
+
+        Raises:
+            Forbidden: not an admin.
+            NotFound: unknown, or another tenant's.
+        """
+        require_admin(caller)
+        token = await store.get(self._database, token_id, visible_tenant(caller))
+        if token is None:
+            raise NotFound(f"there is no worker token {token_id}")
+        return token
+
     async def revoke(self, caller: Caller, token_id: UUID) -> None:
         """End a token, at once and on every replica.
 
@@ -75,7 +107,7 @@ class TokenService:
             NotFound: unknown, already revoked, or another tenant's.
         """
         require_admin(caller)
-        if not await store.revoke(self._database, token_id, visible_tenant(caller)):
+        if not await store.revoke(self._database, token_id, visible_tenant(caller), caller.actor):
             raise NotFound(f"there is no live worker token {token_id}")
 
     async def authenticate(self, secret: str) -> WorkerToken:

@@ -81,8 +81,10 @@ class WaitingRoom:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def wait(self, token: WorkerToken, request: LeaseRequest, hung_up: Awaitable[None]) -> list[LeasedJob]:
-        """Jobs as soon as there are any; none when the time is up, or the client has gone.
+    async def wait(
+        self, token: WorkerToken, request: LeaseRequest, hung_up: Callable[[], Awaitable[None]]
+    ) -> list[LeasedJob]:
+        """Jobs as soon as there are any; none when the time is up, or the client has gone (`hung_up` returns).
 
         Raises:
             TooManyRequests: the room is full.
@@ -95,7 +97,7 @@ class WaitingRoom:
         self._waiters[waiter] = None
         metrics.WAITING.set(len(self._waiters))
         self._call([waiter])  # what was committed before it came in, no hint tells of
-        gone = asyncio.ensure_future(hung_up)
+        gone = asyncio.ensure_future(hung_up())
         try:
             waited: set[asyncio.Future[Any]] = {waiter.jobs, gone}
             await asyncio.wait(waited, timeout=request.wait_secs, return_when=asyncio.FIRST_COMPLETED)

@@ -87,7 +87,7 @@ class WatchService:
 
     def __init__(self, resources: Resources, jobs: JobService) -> None:
         self.hub = resources.hub
-        self.read = jobs.get
+        self.read = jobs.watch
         self._most = resources.limits.max_subscriptions
 
     def make_room(self) -> None:

@@ -23,6 +23,8 @@ _DISPATCH_SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+# Queries have conditions that may be null; planned for the values at hand, those that are vanish.
+_QUERY_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
 _COMMON_SETTINGS = {
     "search_path": SCHEMA,
     "timezone": "UTC",
@@ -81,7 +83,7 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        for name, settings in (("dispatch", _DISPATCH_SETTINGS), ("query", {})):
+        for name, settings in (("dispatch", _DISPATCH_SETTINGS), ("query", _QUERY_SETTINGS)):
             with translated():
                 self._pools[name] = await asyncpg.create_pool(
                     self.dsn,
@@ -112,8 +114,14 @@ class Database:
             Unavailable: none could be had in time, or it was lost.
         """
         with translated():
-            async with self._pools[pool].acquire(timeout=self._timeout) as connection:
+            try:
+                connection = await self._pools[pool].acquire(timeout=self._timeout)
+            except asyncpg.PostgresError as error:  # whatever it says to somebody who knocks, it is away
+                raise Unavailable("the database cannot be reached just now; try again") from error
+            try:
                 yield connection
+            finally:
+                await self._pools[pool].release(connection)
 
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of a named statement, on the query pool."""

@@ -1,10 +1,9 @@
-"""`sql/queries/jobs.sql` and `sql/queries/events.sql`: reading."""
+"""`sql/queries/jobs.sql`: reading."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
-from atomo_gql.domain.events import Event
-from atomo_gql.domain.jobs import Job, JobStatus, Json
+from atomo_gql.domain.jobs import Job, JobFilter, Json, Waiting
 from atomo_gql.store import rows
 from atomo_gql.store.database import Database
 
@@ -33,26 +32,45 @@ async def payloads(database: Database, ids: Sequence[UUID]) -> dict[UUID, Json]:
 async def page(
     database: Database,
     tenant: str | None,
+    wanted: JobFilter,
     *,
-    status: JobStatus | None,
-    queue: str | None,
-    kind: str | None,
-    before: UUID | None,
+    above: UUID | None = None,
+    below: UUID | None = None,
+    descending: bool = True,
     most: int,
-) -> list[Job]:
-    """At most so many jobs, newest first, from below an id."""
-    found = await database.fetch("job_page", tenant, status, queue, kind, before, most)
-    return [rows.job(row) for row in found]
+) -> list[UUID]:
+    """The ids of at most so many jobs that are wanted, in the order of their ids, which is that of their making."""
+    found = await database.fetch(
+        "job_page",
+        tenant,
+        None if wanted.statuses is None else list(wanted.statuses),
+        wanted.queue,
+        wanted.kind,
+        wanted.idempotency_key,
+        wanted.created_from,
+        wanted.created_to,
+        wanted.finished_from,
+        wanted.finished_to,
+        wanted.error,
+        above,
+        below,
+        descending,
+        most,
+    )
+    return [row["id"] for row in found]
 
 
-async def streams(database: Database, ids: Sequence[UUID], after: int, most: int) -> dict[UUID, list[Event]]:
-    """The events of these streams after a version, at most so many of each."""
-    answers: dict[UUID, list[Event]] = {stream_id: [] for stream_id in ids}
-    for row in await database.dispatch("event_stream", list(ids), after, most):
-        answers[row["stream_id"]].append(rows.event(row))
-    return answers
-
-
-async def tail(database: Database, xid: int, position: int, most: int) -> list[Event]:
-    """What was committed after that place in the log, in an order that is safe to resume from."""
-    return [rows.event(row) for row in await database.fetch("event_tail", xid, position, most)]
+async def waiting(database: Database, ids: Sequence[UUID], most: int) -> dict[UUID, Waiting]:
+    """Why those of the jobs that are queued are not running; at most so many before each are counted."""
+    found = await database.dispatch("job_waiting", list(ids), most)
+    return {
+        row["id"]: Waiting(
+            eligible_at=row["eligible_at"],
+            is_due=row["is_due"],
+            paused_at=row["paused_at"],
+            paused_by=row["paused_by"],
+            ahead=row["ahead"],
+            worker_seen_at=row["worker_seen_at"],
+        )
+        for row in found
+    }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from atomo_gql.domain.events import Event, EventType
+from atomo_gql.domain.events import Event, EventType, Stream
 from atomo_gql.domain.jobs import Job, JobStatus
 from atomo_gql.domain.principals import WorkerToken
 
@@ -42,12 +42,14 @@ def event(row: Any) -> Event:
         position=row["position"],
         xid=row["xid"],
         at=row["at"],
-        stream=row["stream"],
+        stream=Stream(row["stream"]),
         type=EventType(row["type"]),
         tenant=row["tenant"] or None,
         actor=row["actor"],
         trace=row["trace"],
         data=row["data"],
+        queue=row.get("queue"),
+        kind=row.get("kind"),
     )
 
 

@@ -32,6 +32,20 @@ async def all_of(database: Database, tenant: str | None) -> list[WorkerToken]:
     return [rows.worker_token(row) for row in await database.fetch("token_list", tenant)]
 
 
-async def revoke(database: Database, token_id: UUID, tenant: str | None) -> bool:
+async def page(
+    database: Database, tenant: str | None, *, above: UUID | None, below: UUID | None, descending: bool, most: int
+) -> list[WorkerToken]:
+    """At most so many tokens between two ids, in the order of their making."""
+    found = await database.fetch("token_page", tenant, above, below, descending, most)
+    return [rows.worker_token(row) for row in found]
+
+
+async def get(database: Database, token_id: UUID, tenant: str | None) -> WorkerToken | None:
+    """A token that the tenant may see."""
+    row = await database.fetch_one("token_get", token_id, tenant)
+    return None if row is None else rows.worker_token(row)
+
+
+async def revoke(database: Database, token_id: UUID, tenant: str | None, actor: str) -> bool:
     """Revoke; False when there is none to revoke."""
-    return await database.fetch_one("token_revoke", token_id, tenant) is not None
+    return await database.fetch_one("token_revoke", token_id, tenant, actor) is not None

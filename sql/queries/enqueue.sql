@@ -29,6 +29,17 @@ recorded AS (
     SELECT id, at, run_at, priority, max_attempts, tenant, queue, kind, key
     FROM settled WHERE job_id = id ORDER BY ord
 ),
+new_lanes AS MATERIALIZED (
+    SELECT DISTINCT tenant, queue FROM settled AS s
+    WHERE job_id = id AND NOT EXISTS (SELECT FROM lanes AS l WHERE l.queue = s.queue AND l.tenant = s.tenant)
+),
+laned AS (
+    -- Whoever comes first; others do not wait for a transaction that may be long, and go without.
+    INSERT INTO lanes (tenant, queue)
+    SELECT tenant, queue FROM new_lanes
+    WHERE pg_try_advisory_xact_lock(hashtextextended('lane ' || tenant || E'\x1f' || queue, 0))
+    ON CONFLICT DO NOTHING
+),
 queued AS (
     INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
     SELECT id, greatest(run_at, at), 1, priority, 0, max_attempts, tenant, queue

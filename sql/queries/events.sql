@@ -7,11 +7,44 @@ CROSS JOIN LATERAL (
 ) AS e
 ORDER BY e.stream_id, e.version;
 
--- name: event_tail(xid bigint, position bigint, most integer) :many
--- What was committed after that place in the log, in an order that is safe to resume: nothing with a smaller
--- (xid, position) can appear later, because every older transaction has ended.
-SELECT e.stream_id, e.position, e.xid::text::bigint AS xid, e.at, e.version, e.stream::text, e.type::text, e.tenant, e.actor, e.trace, e.data
-FROM events AS e
-WHERE (e.xid, e.position) > ($1::bigint::text::xid8, $2::bigint)
-    AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
-ORDER BY e.xid, e.position LIMIT $3::integer;
+-- name: event_attempts(stream_ids uuid[]) :many
+-- What happened to jobs under a lease, without what was sent and what came back.
+SELECT e.stream_id, e.version, e.at, e.type::text, e.actor, t.name AS worker_name,
+    (e.data ->> 'attempt')::integer AS attempt, e.data ->> 'error' AS error,
+    coalesce((e.data ->> 'workerId')::uuid, t.id) AS worker_id
+FROM unnest($1::uuid[]) AS i (id)
+JOIN events AS e ON e.stream_id = i.id
+LEFT JOIN worker_tokens AS t ON t.id = CASE WHEN e.actor LIKE 'worker:%' THEN substr(e.actor, 8)::uuid END
+WHERE e.type NOT IN ('enqueued', 'retried')
+ORDER BY e.stream_id, e.version;
+
+-- name: event_tail(xid bigint, position bigint, tenant text, streams text[], stream_id uuid, queue text, kind text, types text[], most integer) :many
+-- What was committed after that place in the log, in an order that is safe to resume from: nothing with a smaller
+-- (xid, position) can appear later, because every older transaction has ended. At most so many events are looked at;
+-- those that match come back, and the last one looked at, which says how far the reader is. Conditions may be null.
+WITH looked AS MATERIALIZED (
+    SELECT e.*, row_number() OVER (ORDER BY e.xid, e.position) AS place
+    FROM (
+        SELECT * FROM events AS e
+        WHERE (e.xid, e.position) > ($1::bigint::text::xid8, $2::bigint)
+            AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+            AND ($5::uuid IS NULL OR e.stream_id = $5)
+        ORDER BY e.xid, e.position LIMIT $9::integer) AS e
+),
+judged AS (
+    SELECT l.*, j.queue, j.kind,
+        l.stream::text = ANY ($4::text[])
+        AND ($3::text IS NULL OR l.tenant = $3)
+        AND ($6::text IS NULL OR j.queue = $6)
+        AND ($7::text IS NULL OR j.kind = $7)
+        AND ($8::text[] IS NULL OR l.type::text = ANY ($8)) AS is_match
+    FROM looked AS l LEFT JOIN job_records AS j ON j.id = l.stream_id AND l.stream = 'Job'
+)
+SELECT stream_id, position, xid::text::bigint AS xid, at, version, stream::text, type::text, tenant, actor, trace,
+    CASE WHEN is_match THEN data END AS data, queue, kind, is_match, place AS looked
+FROM judged WHERE is_match OR place = (SELECT max(place) FROM looked)
+ORDER BY xid, position;
+
+-- name: event_head() :one
+-- The place after everything that is committed, and below what may still be.
+SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1) AS xid, 9223372036854775807 AS position;

@@ -9,12 +9,13 @@ FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent
 SELECT id FROM (
     (SELECT id FROM job_records WHERE id > $1::uuid ORDER BY id LIMIT $2::integer)
     UNION
-    (SELECT stream_id FROM events WHERE stream_id > $1::uuid AND version = 1 ORDER BY stream_id LIMIT $2::integer)
+    (SELECT stream_id FROM events
+     WHERE stream_id > $1::uuid AND version = 1 AND stream = 'Job' ORDER BY stream_id LIMIT $2::integer)
 ) AS u
 ORDER BY id LIMIT $2::integer;
 
 -- name: rebuild_streams(after uuid, most integer) :many
-SELECT stream_id AS id FROM events WHERE stream_id > $1::uuid AND version = 1 ORDER BY stream_id LIMIT $2::integer;
+SELECT stream_id AS id FROM events WHERE stream_id > $1::uuid AND version = 1 AND stream = 'Job' ORDER BY stream_id LIMIT $2::integer;
 
 -- name: rebuild_jobs(ids uuid[]) :many
 SELECT j.*, e.data -> 'result' AS result

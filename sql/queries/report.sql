@@ -39,7 +39,7 @@ recorded AS (
         error = NULL
     FROM ended AS e WHERE j.id = e.id
 )
-SELECT ord, tenant FROM ended;
+SELECT ord, tenant, queue FROM ended;
 
 -- name: job_fail(ids uuid[], lease_ids uuid[], worker_ids uuid[], errors text[], retryable boolean[]) :many
 -- A retry waits min(5·2^(attempt−1), 3600) seconds, and up to a tenth more, so that a crowd that failed together does

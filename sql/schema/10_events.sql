@@ -1,13 +1,13 @@
 -- The event store: the truth. Everything else in this schema can be derived from it.
 --
--- Each thing that has a life (a job today) is a stream; each transition of it is one event, numbered 1, 2, 3 … without
+-- Each thing that has a life (a job, a pause of a queue, a worker token) is a stream; each transition of it is one event, numbered 1, 2, 3 … without
 -- gaps by the primary key. An event is written in the statement that changes the projection, so neither exists without
 -- the other. Nothing ever updates an event; retention drops whole partitions.
 --
 -- Streams are named by UUIDv7 (see new_id), which begins with its time: `events` and `job_records` are partitioned by
 -- the same ranges of ids, one pair a day, so that one job's whole story lies in one pair (partitions.sql).
 
-CREATE TYPE stream_type AS ENUM ('Job');
+CREATE TYPE stream_type AS ENUM ('Job', 'Queue', 'WorkerToken');
 
 CREATE TYPE event_type AS ENUM (
     'enqueued',   -- nothing → queued
@@ -18,7 +18,11 @@ CREATE TYPE event_type AS ENUM (
     'succeeded',  -- leased → succeeded
     'dead',       -- leased → dead: attempts used up, not retryable, or the last lease ran out
     'retried',    -- dead → queued, by hand
-    'cancelled'   -- queued or leased → dead, by hand
+    'cancelled',  -- queued or leased → dead, by hand
+    'paused',     -- a queue: begins a stream that its 'resumed' ends
+    'resumed',
+    'minted',     -- a worker token
+    'revoked'
 );
 
 CREATE SEQUENCE event_position;
@@ -52,5 +56,5 @@ $$;
 
 -- The smallest id of a moment: where a partition begins, and where a range of time begins in a query.
 CREATE FUNCTION first_id_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
+    SELECT (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
 $$;

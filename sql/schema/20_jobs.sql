@@ -29,7 +29,10 @@ CREATE TABLE job_records (
 
 CREATE INDEX job_records_by_queue ON job_records (queue, id);                      -- job_page
 CREATE INDEX job_records_by_tenant ON job_records (tenant, id) WHERE tenant <> ''; -- job_page
+CREATE INDEX job_records_by_kind ON job_records (kind, id);                        -- job_page
 CREATE INDEX job_records_dead ON job_records (id) WHERE outcome = 'dead';          -- job_page
+CREATE INDEX job_records_dead_by_queue ON job_records (queue, id) WHERE outcome = 'dead'; -- queue_stats
+CREATE INDEX job_records_failed ON job_records (id) WHERE error IS NOT NULL;       -- job_page, by the error's text
 
 CREATE TABLE ready (
     id           uuid NOT NULL PRIMARY KEY,
@@ -77,7 +80,29 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (tenant, queue, key)
 );
 
+CREATE INDEX idempotency_keys_by_key ON idempotency_keys (key);     -- job_page
 CREATE INDEX idempotency_keys_by_job ON idempotency_keys (job_id);  -- retention_forget_keys
+
+-- The jobs that a key names, of any tenant and queue.
+CREATE FUNCTION job_ids_of_key(p_key text) RETURNS uuid[] LANGUAGE sql STABLE AS $$
+    SELECT array_agg(job_id) FROM idempotency_keys WHERE key = p_key
+$$;
+
+-- Whether a job is one of those asked for; every condition may be null. Inlined into the queries, so that what is null
+-- vanishes and what is not can use an index. An id is made a little after its job's created_at; an hour is plenty.
+CREATE FUNCTION job_matches(j job_records, tenant text, queue text, kind text, key text, created_from timestamptz,
+                            created_to timestamptz, finished_from timestamptz, finished_to timestamptz, error text)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT ($2 IS NULL OR j.tenant = $2)
+        AND ($3 IS NULL OR j.queue = $3)
+        AND ($4 IS NULL OR j.kind = $4)
+        AND ($5 IS NULL OR j.id = ANY (job_ids_of_key($5)))
+        AND ($6 IS NULL OR j.created_at >= $6 AND j.id >= first_id_at($6))
+        AND ($7 IS NULL OR j.created_at < $7 AND j.id < first_id_at($7 + interval '1 hour'))
+        AND ($8 IS NULL OR j.finished_at >= $8)
+        AND ($9 IS NULL OR j.finished_at < $9)
+        AND ($10 IS NULL OR j.error IS NOT NULL AND position(lower($10) IN lower(j.error)) > 0)
+$$;
 
 -- The projection in one piece, a row per job: what queries read, and what a rebuild compares, column for column.
 CREATE VIEW jobs AS

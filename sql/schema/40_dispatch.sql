@@ -1,4 +1,27 @@
--- Dispatch: who gets which job. Two functions, because each needs a loop or a lock that a plain statement would repeat.
+-- Dispatch: who gets which job. Functions, because each needs a loop or a lock that a plain statement would repeat.
+
+-- A scope without the queues that are paused for it. `queues` null: any, and nothing is paused anywhere. `paused`, for
+-- scopes of any tenant: the lanes (tenant, U+001F, queue) that a tenant's own pause takes out; null: none.
+CREATE FUNCTION dispatch_scope(p_tenant text, p_queues text[], OUT queues text[], OUT paused text[])
+LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+BEGIN
+    queues := p_queues;
+    IF p_queues IS NULL AND p_tenant IS NOT NULL THEN
+        queues := queues_of_tenant(p_tenant);
+    END IF;
+    IF NOT EXISTS (SELECT FROM queue_pauses) THEN
+        RETURN;
+    END IF;
+    IF queues IS NULL THEN
+        queues := queues_of_all();
+    END IF;
+    queues := ARRAY(
+        SELECT q.queue FROM unnest(queues) AS q (queue) WHERE NOT EXISTS (
+            SELECT FROM queue_pauses AS p WHERE p.queue = q.queue AND (p.tenant = E'\x1f' OR p.tenant = p_tenant)));
+    IF p_tenant IS NULL THEN
+        paused := (SELECT array_agg(p.tenant || E'\x1f' || p.queue) FROM queue_pauses AS p WHERE p.tenant <> E'\x1f');
+    END IF;
+END $$;
 
 -- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
 -- the same across queues. p_tenant null: any tenant; p_queues null: any queue.
@@ -12,15 +35,14 @@ LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_now timestamptz := statement_timestamp();
+    v_paused text[];
     v_slack CONSTANT integer := 64;  -- candidates beyond the count, in case others are locking the first ones
     v_priority integer := 32768;
     v_left integer := p_count;
     v_taken integer;
     v_candidates uuid[];
 BEGIN
-    IF p_queues IS NULL AND p_tenant IS NOT NULL THEN
-        p_queues := queues_of_tenant(p_tenant);
-    END IF;
+    SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
     WHILE v_left > 0 LOOP
         v_priority := next_priority(p_tenant, p_queues, v_priority);
         EXIT WHEN v_priority IS NULL;
@@ -33,12 +55,14 @@ BEGIN
             v_candidates := ARRAY(
                 SELECT r.id FROM ready AS r
                 WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at <= v_now
+                    AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
         ELSIF p_tenant IS NULL THEN
             v_candidates := ARRAY(
                 SELECT c.id FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
                     SELECT r.id, r.eligible_at FROM ready AS r
                     WHERE r.queue = q.queue AND r.priority = v_priority AND r.eligible_at <= v_now
+                        AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                     ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
         ELSE
@@ -93,6 +117,16 @@ CREATE FUNCTION queues_of_tenant(p_tenant text) RETURNS text[] LANGUAGE sql STAB
     SELECT coalesce(array_agg(queue), '{}') FROM found WHERE queue IS NOT NULL
 $$;
 
+-- Every queue in which a job is queued, found by skipping along the index from one to the next.
+CREATE FUNCTION queues_of_all() RETURNS text[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE found AS (
+        (SELECT queue FROM ready ORDER BY queue LIMIT 1)
+        UNION ALL
+        SELECT (SELECT r.queue FROM ready AS r WHERE r.queue > f.queue ORDER BY r.queue LIMIT 1)
+        FROM found AS f WHERE f.queue IS NOT NULL)
+    SELECT coalesce(array_agg(queue), '{}') FROM found WHERE queue IS NOT NULL
+$$;
+
 -- When the next job of that scope becomes, or became, eligible; null when none is queued. Long polls sleep until then.
 CREATE FUNCTION next_eligible(p_tenant text, p_queues text[]) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
@@ -100,10 +134,9 @@ DECLARE
     v_priority integer := 32768;
     v_first timestamptz;
     v_soonest timestamptz;
+    v_paused text[];
 BEGIN
-    IF p_queues IS NULL AND p_tenant IS NOT NULL THEN
-        p_queues := queues_of_tenant(p_tenant);
-    END IF;
+    SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
     LOOP
         v_priority := next_priority(p_tenant, p_queues, v_priority);
         EXIT WHEN v_priority IS NULL;
@@ -112,7 +145,9 @@ BEGIN
                         ORDER BY r.eligible_at LIMIT 1);
         ELSIF p_tenant IS NULL THEN
             v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-                SELECT r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority = v_priority
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.queue = q.queue AND r.priority = v_priority
+                    AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                 ORDER BY r.eligible_at LIMIT 1) AS t);
         ELSE
             v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
@@ -142,4 +177,30 @@ BEGIN
             AND (l.queue = ANY (t.queues) OR '*' = ANY (t.queues))
         ORDER BY l.id, i.ord
         FOR UPDATE OF l;
+END $$;
+
+-- Since when the longest waiting eligible job of a queue has been eligible; null when none is. p_tenant null: anybody's.
+CREATE FUNCTION oldest_eligible(p_tenant text, p_queue text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_priority integer := 32768;
+    v_oldest timestamptz;
+BEGIN
+    LOOP
+        v_priority := next_priority(nullif(p_tenant, ''), ARRAY[p_queue], v_priority);
+        EXIT WHEN v_priority IS NULL;
+        IF nullif(p_tenant, '') IS NULL THEN
+            v_oldest := least(v_oldest, (
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.queue = p_queue AND r.priority = v_priority AND (p_tenant IS NULL OR r.tenant = '')
+                ORDER BY r.eligible_at LIMIT 1));
+        ELSE
+            v_oldest := least(v_oldest, (
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || p_queue AND r.tenant <> ''
+                    AND r.priority = v_priority
+                ORDER BY r.eligible_at LIMIT 1));
+        END IF;
+    END LOOP;
+    RETURN CASE WHEN v_oldest <= statement_timestamp() THEN v_oldest END;
 END $$;

@@ -43,7 +43,7 @@ async def test_an_expired_lease_is_taken_back_and_its_attempt_counts(server: Ser
         assert await sweep() == 1
         assert (await worker.report("complete", job))[0] == 409
         assert (await server.job(job_id))["status"] == expected
-    types = [r["type"] for r in await sql.fetch("SELECT type::text FROM events ORDER BY version")]
+    types = [r["type"] for r in await sql.fetch("SELECT type::text FROM events WHERE stream = 'Job' ORDER BY version")]
     assert types == ["enqueued", "leased", "reclaimed", "leased", "dead"]
 
 
@@ -145,7 +145,7 @@ async def test_history_says_what_was_sent_and_what_came_back(server: Server) -> 
     found = (await server.graphql(query, {"id": job_id}))["data"]["job"]
     assert (found["status"], found["payload"], found["result"]) == ("SUCCEEDED", {"a": 1}, [2])
     events = found["events"]
-    assert [(e["version"], e["type"]) for e in events] == [(1, "enqueued"), (2, "leased"), (3, "succeeded")]
+    assert [(e["version"], e["type"]) for e in events] == [(1, "ENQUEUED"), (2, "LEASED"), (3, "SUCCEEDED")]
     assert [e["actor"] for e in events] == ["user:alice", *[f"worker:{worker.token_id}"] * 2]
     assert events[0]["data"]["payload"] == {"a": 1}
     assert events[2]["data"]["result"] == [2]

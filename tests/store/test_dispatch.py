@@ -81,7 +81,7 @@ async def test_a_report_needs_a_token_that_reaches_the_job(database: Database) -
     for stranger in (other_queue, other_tenant):
         for verb in (report.heartbeat, report.complete, report.fail, report.release, report.progress):
             assert await verb(database, [Report(held, stranger.id, visibility_secs=5, body=b"{}", error="x")]) == [None]
-    await tokens.revoke(database, worker.id, None)
+    await tokens.revoke(database, worker.id, None, "user:x")
     assert await report.complete(database, [Report(held, worker.id, body=b"1")]) == [None]
 
 

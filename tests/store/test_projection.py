@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from atomo_gql.domain.jobs import Lease, LeasedJob
 from atomo_gql.domain.principals import WorkerToken
-from atomo_gql.store import enqueue, housekeeping, lease, rebuild, report, tokens
+from atomo_gql.store import enqueue, housekeeping, lease, manage, rebuild, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
 from atomo_gql.store.lease import LeaseRow
@@ -31,6 +31,7 @@ _lease = st.tuples(st.just("lease"), st.sampled_from([("q",), ("r",), ("q", "r")
 _report = st.tuples(
     st.sampled_from(["heartbeat", "progress", "complete", "fail", "die", "release", "stale"]), st.integers(0, 20)
 )
+_manage = st.tuples(st.sampled_from(["retry", "cancel"]), st.integers(0, 20))
 _time = st.tuples(st.sampled_from(["expire", "sweep", "due"]))
 
 
@@ -74,6 +75,13 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
             )
         case ("sweep",):
             await housekeeping.reclaim(database, 100)
+        case (("retry" | "cancel") as verb, number):
+            ids = [r["id"] for r in await sql.fetch("SELECT id FROM job_records ORDER BY id")]
+            chosen = ids[number : number + 2]
+            if verb == "retry":
+                await manage.retry(database, chosen, None, "user:x", None)
+            else:
+                await manage.cancel(database, chosen, None, "user:x", None, "cancelled by user:x")
         case (verb, number) if held:
             job = held[number % len(held)]
             lease_id = uuid.uuid4() if verb == "stale" else job.lease_id
@@ -91,7 +99,7 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.one_of(_enqueue, _enqueue, _lease, _lease, _report, _report, _report, _time), max_size=40))
+@given(st.lists(st.one_of(_enqueue, _enqueue, _lease, _lease, _report, _report, _report, _manage, _time), max_size=40))
 def test_the_projection_is_what_the_events_say(loop_runner: Any, commands: list[Any]) -> None:
     loop_runner(commands)
 

@@ -27,7 +27,9 @@ async def aged(database: Database, sql: Any) -> dict[str, Any]:
 
 async def _left(sql: Any) -> set[Any]:
     ids = {r["id"] for r in await sql.fetch("SELECT id FROM job_records")}
-    assert ids == {r["stream_id"] for r in await sql.fetch("SELECT DISTINCT stream_id FROM events")}
+    assert ids == {
+        r["stream_id"] for r in await sql.fetch("SELECT DISTINCT stream_id FROM events WHERE stream = 'Job'")
+    }
     assert ids == {r["job_id"] for r in await sql.fetch("SELECT job_id FROM idempotency_keys")}
     return ids
 

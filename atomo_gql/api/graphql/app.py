@@ -54,6 +54,7 @@ class GraphQLApp:
         tenant, trace = headers.get(b"x-tenant-id"), headers.get(b"traceparent")
         return Context(
             self._doors.services,
+            self._doors.authenticator,
             tenant_header=None if tenant is None else header_text("X-Tenant-ID", tenant),
             trace=trace_of(trace.decode("latin-1")) if trace else None,
         )

@@ -1,16 +1,22 @@
-"""What a resolver has at hand: who is calling, and the services."""
+"""What a resolver has at hand: who is calling, the services, and loaders that ask once for a whole page."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
 import strawberry
 from strawberry.dataloader import DataLoader
 
+from atomo_gql.api.auth import Authenticator
+from atomo_gql.domain.attempts import Attempt
 from atomo_gql.domain.errors import Unauthenticated
 from atomo_gql.domain.events import Event
-from atomo_gql.domain.jobs import Json
+from atomo_gql.domain.jobs import Job, Json, Waiting
 from atomo_gql.domain.principals import Caller
 from atomo_gql.service.services import Services
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -18,10 +24,11 @@ class Context:
     """One per operation."""
 
     services: Services
+    authenticator: Authenticator
     tenant_header: str | None = None
     trace: str | None = None
     maybe_caller: Caller | None = None
-    loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
+    loaders: dict[str, DataLoader[UUID, Any]] = field(default_factory=dict)
 
     def fresh(self) -> "Context":
         """The same caller's, for another operation."""
@@ -38,23 +45,47 @@ class Context:
             raise Unauthenticated("a token is needed: Authorization: Bearer <JWT>, or in the connection_init payload")
         return self.maybe_caller
 
-    def payloads(self) -> "DataLoader[Any, Json]":
-        """What was sent with each job."""
+    async def payload(self, job_id: UUID) -> Json:
+        """What was sent with a job."""
+        return await self._load("payloads", job_id, self.services.jobs.payloads)
 
-        async def load(ids: list[Any]) -> list[Json]:
-            found = await self.services.jobs.payloads(self.caller, ids)
-            return [found.get(job_id) for job_id in ids]
+    async def events(self, job_id: UUID, after: int, most: int) -> list[Event]:
+        """The history of a job."""
 
-        return self.loaders.setdefault("payloads", DataLoader(load_fn=load, cache=False))
+        async def load(ids: list[UUID]) -> dict[UUID, list[Event]]:
+            return await self.services.history.of_jobs(ids, after=after, most=most)
 
-    def events(self, after: int, most: int) -> "DataLoader[Any, list[Event]]":
-        """The history of each job, loaded for all jobs of a page at once."""
+        return await self._load(f"events {after} {most}", job_id, load) or []
 
-        async def load(ids: list[Any]) -> list[list[Event]]:
-            found = await self.services.jobs.events(self.caller, ids, after=after, most=most)
-            return [found[job_id] for job_id in ids]
+    async def attempts(self, job_id: UUID) -> list[Attempt]:
+        """The attempts of a job."""
+        return await self._load("attempts", job_id, self.services.history.attempts) or []
 
-        return self.loaders.setdefault(f"events {after} {most}", DataLoader(load_fn=load, cache=False))
+    async def waiting(self, job_id: UUID) -> Waiting | None:
+        """Why a job is not running."""
+        return await self._load("waiting", job_id, self.services.jobs.waiting)
+
+    async def job(self, job_id: UUID) -> Job | None:
+        """A job that an event tells of."""
+
+        async def load(ids: list[UUID]) -> dict[UUID, Job]:
+            return await self.services.jobs.get_many(self.caller, ids)
+
+        return await self._load("jobs", job_id, load)
+
+    async def _load(
+        self, name: str, key: UUID, fetch: Callable[[list[UUID]], Awaitable[dict[UUID, Value]]]
+    ) -> Value | None:
+        loader = self.loaders.get(name)
+        if loader is None:
+
+            async def load(keys: list[UUID]) -> list[Value | None]:
+                found = await fetch(list(dict.fromkeys(keys)))
+                return [found.get(key) for key in keys]
+
+            loader = self.loaders[name] = DataLoader(load_fn=load, cache=False)
+        value: Value | None = await loader.load(key)
+        return value
 
 
 Info = strawberry.Info[Context, None]

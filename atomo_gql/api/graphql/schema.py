@@ -3,7 +3,9 @@
 import strawberry
 from graphql import GraphQLSchema
 
-from atomo_gql.api.graphql.operations import Mutation, Query, Subscription
+from atomo_gql.api.graphql.mutations import Mutation
+from atomo_gql.api.graphql.queries import Query
+from atomo_gql.api.graphql.subscriptions import Subscription
 
 schema = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription)
 

@@ -10,6 +10,7 @@ from atomo_gql.domain import rules
 from atomo_gql.domain.errors import BadUserInput
 
 Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": rules.MAX_NAME})]
+Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Shape = TypeVar("Shape", bound=Struct)
 
 
@@ -26,7 +27,7 @@ class EnqueueBody(Struct, rename="camel"):
     priority: Annotated[
         int | None, Meta(description="Higher goes first; ±32,767.", extra_json_schema={"default": 0})
     ] = None
-    run_at: Annotated[datetime | None, Meta(description="Not before this moment.")] = None
+    run_at: Annotated[Moment | None, Meta(description="Not before this moment.")] = None
 
 
 class BatchBody(Struct, rename="camel"):
@@ -115,6 +116,8 @@ def decode(raw: bytes, shape: type[Shape]) -> Shape:
         BadUserInput: not JSON, or not of that shape; names the field and what was expected.
     """
     try:
+        if not raw.isascii():
+            raw.decode()  # msgspec passes over what stands in a field that the shape does not have
         return msgspec.json.decode(raw, type=shape)
     except msgspec.ValidationError as error:
         raise _explained(error) from None

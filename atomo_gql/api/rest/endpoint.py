@@ -204,10 +204,11 @@ def check_media_type(value: bytes | None) -> None:
     """
     if value is None or value == b"application/json":
         return
-    media_type, _, parameters = value.decode("latin-1").lower().partition(";")
-    charset = parameters.replace(" ", "").removeprefix("charset=").strip('"')
-    if media_type.strip() != "application/json" and not media_type.strip().endswith("+json"):
-        raise UnsupportedMediaType(f"the body must be application/json, not {media_type.strip()[:100]!r}")
+    media_type, *parameters = (part.strip() for part in value.decode("latin-1").lower().split(";"))
+    named = dict(parameter.replace(" ", "").partition("=")[::2] for parameter in parameters)
+    charset = named.get("charset", "").strip('"')
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMediaType(f"the body must be application/json, not {media_type[:100]!r}")
     if charset not in ("", "utf-8", "utf8"):
         raise UnsupportedMediaType(f"the body must be in UTF-8, not {charset[:100]!r}")
 

@@ -9,6 +9,7 @@ import orjson
 
 from atomo_gql import __version__
 from atomo_gql.api.errors import STATUS
+from atomo_gql.api.http import ALWAYS_OPEN
 from atomo_gql.api.rest import schemas
 from atomo_gql.api.rest.endpoint import Method, Plane
 
@@ -106,6 +107,8 @@ def _operation(path: str, name: str, method: Method, reference_of: Mapping[Any, 
 def _refusals(path: str, method: Method) -> dict[str, int]:
     """The errors a method may answer, by code."""
     codes = {"INTERNAL", "METHOD_NOT_ALLOWED"}
+    if path not in ALWAYS_OPEN:
+        codes.add("TOO_MANY_REQUESTS")
     if method.plane is not Plane.OPEN:
         codes |= {"UNAUTHENTICATED", "FORBIDDEN", "UNAVAILABLE", "BAD_USER_INPUT"}
     if path == "/readyz":
@@ -114,6 +117,4 @@ def _refusals(path: str, method: Method) -> dict[str, int]:
         codes |= {"PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
     if "{id}" in path:
         codes.add("LEASE_LOST" if method.plane is Plane.WORKER else "NOT_FOUND")
-    if path == "/jobs/lease":
-        codes.add("TOO_MANY_REQUESTS")
     return {code: STATUS[code] for code in codes}

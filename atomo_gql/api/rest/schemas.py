@@ -1,11 +1,11 @@
 """The shapes of what goes out, for the OpenAPI document. A test holds them against real answers."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from atomo_gql.api.rest.bodies import Moment
 from atomo_gql.domain.jobs import JobStatus
 
 AnyObject = dict[str, Any]
@@ -41,12 +41,12 @@ class JobView(Struct, rename="camel"):
     priority: int
     attempts: Annotated[int, Meta(description="Leases given so far, but for those handed back.")]
     max_attempts: int
-    run_at: datetime | None
-    created_at: datetime
-    eligible_at: Annotated[datetime | None, Meta(description="Since, or from, when a worker may have it.")]
-    leased_at: datetime | None
-    lease_expires_at: datetime | None
-    finished_at: datetime | None
+    run_at: Moment | None
+    created_at: Moment
+    eligible_at: Annotated[Moment | None, Meta(description="Since, or from, when a worker may have it.")]
+    leased_at: Moment | None
+    lease_expires_at: Moment | None
+    finished_at: Moment | None
     idempotency_key: str | None
     tenant_id: str | None
     progress: ProgressView | None
@@ -64,9 +64,9 @@ class LeasedJobView(Struct, rename="camel"):
     attempts: Annotated[int, Meta(description="This one: 1, 2, 3 …")]
     max_attempts: int
     lease_id: Annotated[UUID, Meta(description="Every report must name it.")]
-    lease_expires_at: datetime
+    lease_expires_at: Moment
     priority: int
-    created_at: datetime
+    created_at: Moment
     traceparent: str | None
     tenant_id: str | None
 
@@ -92,9 +92,9 @@ class WorkerTokenView(Struct, rename="camel"):
     queues: list[str]
     tenant_id: str | None
     is_revoked: bool
-    created_at: datetime
+    created_at: Moment
     created_by: str
-    revoked_at: datetime | None
+    revoked_at: Moment | None
 
 
 class MintedToken(WorkerTokenView, rename="camel", kw_only=True):

@@ -1,4 +1,4 @@
-"""The shapes of the schema."""
+"""Jobs, as GraphQL shows them."""
 
 from datetime import datetime
 from enum import Enum
@@ -9,10 +9,15 @@ import strawberry
 from strawberry.scalars import JSON
 
 from atomo_gql.api.graphql.context import Info
-from atomo_gql.domain import events as domain_events
+from atomo_gql.api.graphql.types.attempts import Attempt, WaitingFor, Worker, milliseconds, worker_of
+from atomo_gql.api.graphql.types.events import JobEvent
+from atomo_gql.api.graphql.types.paging import Count, PageInfo, argument, cursor_of
 from atomo_gql.domain import jobs as domain
-from atomo_gql.domain.rules import check_json
+from atomo_gql.domain.paging import Page
 from atomo_gql.domain.updates import JobUpdate
+
+SORT = "job"
+_MOST_COUNTED = 1_000
 
 
 @strawberry.enum(description="Where a job is in its life.")
@@ -27,34 +32,6 @@ class JobStatus(Enum):
     DEAD = strawberry.enum_value(
         domain.JobStatus.DEAD, description="Attempts used up, not retryable, or cancelled; kept for a person."
     )
-
-
-@strawberry.type(description="An immutable fact in a job's life.")
-class JobEvent:
-    """One row of the event store."""
-
-    job_id: strawberry.ID = strawberry.field(description="Whose life it is.")
-    version: int = strawberry.field(description="Its place in the job's life: 1, 2, 3 … without gaps.")
-    type: str = strawberry.field(
-        description="enqueued, leased, released, reclaimed, failed, succeeded, dead, retried or cancelled."
-    )
-    at: datetime = strawberry.field(description="When, by the database's clock.")
-    actor: str = strawberry.field(description="user:<sub>, worker:<token id> or system:<who>.")
-    trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
-    data: JSON = strawberry.field(description="What was sent, or came back.")
-
-    @classmethod
-    def of(cls, event: domain_events.Event) -> "JobEvent":
-        """From the domain."""
-        return cls(
-            job_id=strawberry.ID(str(event.stream_id)),
-            version=event.version,
-            type=event.type.value,
-            at=event.at,
-            actor=event.actor,
-            trace=event.trace,
-            data=event.data,
-        )
 
 
 @strawberry.type(description="A unit of work, as it stands.")
@@ -82,10 +59,15 @@ class Job:
     result: JSON | None = strawberry.field(description="What came of it, once it has succeeded.")
     error: str | None = strawberry.field(description="Of the last attempt that failed.")
 
+    @strawberry.field(description="Milliseconds from its enqueueing to its end, or to now.")
+    def duration_ms(self) -> float:
+        """Its whole life so far."""
+        return milliseconds(self.created_at, self.finished_at)
+
     @strawberry.field(description="What was sent with it.")
     async def payload(self, info: Info) -> JSON:
         """Kept in its first event."""
-        return JSON(await info.context.payloads().load(UUID(self.id)))
+        return JSON(await info.context.payload(UUID(self.id)))
 
     @strawberry.field(
         description="Its history, oldest first: what was sent, what came back, on which attempt, by whom."
@@ -93,12 +75,31 @@ class Job:
     async def events(
         self,
         info: Info,
-        first: Annotated[int, strawberry.argument(description="At most so many; 1–1,000.")] = 100,
-        after: Annotated[int, strawberry.argument(description="From after this version.")] = 0,
+        first: Annotated[int, argument("At most so many; 1–1,000.")] = 100,
+        after: Annotated[int, argument("From after this version.")] = 0,
     ) -> list[JobEvent]:
         """Loaded for all jobs of a page at once."""
-        found = await info.context.events(after, first).load(UUID(self.id))
-        return [JobEvent.of(event) for event in found]
+        return [JobEvent.of(event) for event in await info.context.events(UUID(self.id), after, first)]
+
+    @strawberry.field(description="Its attempts, oldest first, those handed back too.")
+    async def attempt_history(self, info: Info) -> list[Attempt]:
+        """Loaded for all jobs of a page at once."""
+        return [Attempt.of(attempt) for attempt in await info.context.attempts(UUID(self.id))]
+
+    @strawberry.field(description="The worker that has it; null when none has.")
+    async def worker(self, info: Info) -> Worker | None:
+        """Of the attempt under way."""
+        if self.status is not JobStatus.LEASED or not (attempts := await info.context.attempts(UUID(self.id))):
+            return None
+        return worker_of(attempts[-1])
+
+    @strawberry.field(description="Why it is not running; null unless it is queued.")
+    async def waiting_for(self, info: Info) -> WaitingFor | None:
+        """Loaded for all jobs of a page at once."""
+        if self.status is not JobStatus.QUEUED:
+            return None
+        waiting = await info.context.waiting(UUID(self.id))
+        return None if waiting is None else WaitingFor.of(waiting)
 
     @classmethod
     def of(cls, job: domain.Job) -> "Job":
@@ -122,35 +123,6 @@ class Job:
             progress=job.progress,
             result=job.result,
             error=job.error,
-        )
-
-
-@strawberry.input(description="A job to enqueue.")
-class EnqueueJobInput:
-    """The arguments of `enqueueJob`, for a list of them."""
-
-    queue: str = strawberry.field(description="The lane it waits in.")
-    kind: str = strawberry.field(description="What handler it is for.")
-    payload: JSON | None = strawberry.field(
-        default=strawberry.UNSET, description="What the worker gets; {} when left out."
-    )
-    idempotency_key: str | None = strawberry.field(
-        default=None, description="The same key in the same queue is the same job."
-    )
-    max_attempts: int | None = strawberry.field(default=5, description="Leases it may use before it is dead; 1–1,000.")
-    priority: int | None = strawberry.field(default=0, description="Higher goes first; ±32,767.")
-    run_at: datetime | None = strawberry.field(default=None, description="Not before this moment.")
-
-    def checked(self, prefix: str = "") -> domain.NewJob:
-        """As the service takes it; null in an optional field is its default."""
-        return domain.NewJob(
-            queue=self.queue,
-            kind=self.kind,
-            payload=check_json(f"{prefix}payload", {} if self.payload is strawberry.UNSET else self.payload),
-            idempotency_key=self.idempotency_key,
-            max_attempts=5 if self.max_attempts is None else self.max_attempts,
-            priority=0 if self.priority is None else self.priority,
-            run_at=self.run_at,
         )
 
 
@@ -182,16 +154,6 @@ class JobProgress:
         )
 
 
-@strawberry.type(description="Where a page of a connection begins and ends (Relay).")
-class PageInfo:
-    """Relay's own shape."""
-
-    has_next_page: bool = strawberry.field(description="Whether there is more behind the end.")
-    has_previous_page: bool = strawberry.field(description="Whether the page was asked for from behind a cursor.")
-    start_cursor: str | None = strawberry.field(description="Of the first edge.")
-    end_cursor: str | None = strawberry.field(description="Of the last edge; pass it as `after` for the next page.")
-
-
 @strawberry.type(description="A job in a list.")
 class JobEdge:
     """Relay's own shape."""
@@ -200,10 +162,29 @@ class JobEdge:
     node: Job = strawberry.field(description="The job.")
 
 
-@strawberry.type(description="A page of jobs, newest first (Relay).")
+@strawberry.type(description="A page of jobs (Relay).")
 class JobConnection:
     """Relay's own shape."""
 
     edges: list[JobEdge] = strawberry.field(description="The jobs, each with its cursor.")
     nodes: list[Job] = strawberry.field(description="The jobs.")
     page_info: PageInfo = strawberry.field(description="Where it begins and ends.")
+    wanted: strawberry.Private[domain.JobFilter]
+
+    @strawberry.field(description="How many match, on all pages, counted up to a thousand.")
+    async def total_count(self, info: Info) -> Count:
+        """Counted only when asked for."""
+        context = info.context
+        found = await context.services.jobs.count(context.caller, self.wanted, _MOST_COUNTED + 1)
+        return Count(value=min(found, _MOST_COUNTED), is_exact=found <= _MOST_COUNTED)
+
+    @classmethod
+    def of(cls, page: Page[domain.Job], wanted: domain.JobFilter) -> "JobConnection":
+        """From the domain."""
+        edges = [JobEdge(cursor=cursor_of(SORT, str(job.id)), node=Job.of(job)) for job in page.items]
+        return cls(
+            edges=edges,
+            nodes=[edge.node for edge in edges],
+            page_info=PageInfo.of(page, [edge.cursor for edge in edges]),
+            wanted=wanted,
+        )

@@ -1,0 +1,82 @@
+"""Events of jobs, as GraphQL shows them."""
+
+from datetime import datetime
+from enum import Enum
+
+import strawberry
+from strawberry.scalars import JSON
+
+from atomo_gql.domain import events as domain
+from atomo_gql.domain.errors import BadUserInput
+
+
+@strawberry.enum(description="What can happen.")
+class EventType(Enum):
+    """Upper-case here; the store has them in lower case."""
+
+    ENQUEUED = strawberry.enum_value(domain.EventType.ENQUEUED, description="A job was made.")
+    LEASED = strawberry.enum_value(domain.EventType.LEASED, description="A worker has it.")
+    RELEASED = strawberry.enum_value(
+        domain.EventType.RELEASED, description="Its worker handed it back; the attempt is not counted."
+    )
+    RECLAIMED = strawberry.enum_value(domain.EventType.RECLAIMED, description="Its lease ran out; it is queued again.")
+    FAILED = strawberry.enum_value(domain.EventType.FAILED, description="The attempt failed; it waits for its retry.")
+    SUCCEEDED = strawberry.enum_value(domain.EventType.SUCCEEDED, description="Done.")
+    DEAD = strawberry.enum_value(
+        domain.EventType.DEAD, description="Attempts used up, not retryable, or the last lease ran out."
+    )
+    RETRIED = strawberry.enum_value(domain.EventType.RETRIED, description="Queued again by hand.")
+    CANCELLED = strawberry.enum_value(domain.EventType.CANCELLED, description="Ended by hand.")
+    PAUSED = strawberry.enum_value(domain.EventType.PAUSED, description="A queue was paused.")
+    RESUMED = strawberry.enum_value(domain.EventType.RESUMED, description="A queue's pause ended.")
+    MINTED = strawberry.enum_value(domain.EventType.MINTED, description="A worker token was made.")
+    REVOKED = strawberry.enum_value(domain.EventType.REVOKED, description="A worker token was revoked.")
+
+
+def position_of(place: domain.Place) -> str:
+    """A place in the log, as callers keep it."""
+    return f"{place.xid}.{place.position}"
+
+
+def place_of(field: str, position: str) -> domain.Place:
+    """The place that a caller kept.
+
+    Raises:
+        BadUserInput: it is none that was given.
+    """
+    xid, _, number = position.partition(".")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 19 for part in (xid, number)) or (
+        max(int(xid), int(number)) >= 2**63
+    ):
+        raise BadUserInput(f"{field} must be a position that an event or a page of events gave", field=field)
+    return domain.Place(int(xid), int(number))
+
+
+@strawberry.type(description="An immutable fact in a job's life.")
+class JobEvent:
+    """One row of the event store."""
+
+    job_id: strawberry.ID = strawberry.field(description="Whose life it is.")
+    position: str = strawberry.field(description="Its place in the whole log; pass it as `after` to go on from there.")
+    version: int = strawberry.field(description="Its place in the job's life: 1, 2, 3 … without gaps.")
+    type: EventType = strawberry.field(description="What happened.")
+    at: datetime = strawberry.field(description="When, by the database's clock.")
+    actor: str = strawberry.field(description="user:<sub>, worker:<token id> or system:<who>.")
+    tenant_id: str | None = strawberry.field(description="Whose job it is.")
+    trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
+    data: JSON = strawberry.field(description="What was sent, or came back.")
+
+    @classmethod
+    def of(cls, event: domain.Event) -> "JobEvent":
+        """From the domain."""
+        return cls(
+            job_id=strawberry.ID(str(event.stream_id)),
+            position=position_of(event.place),
+            version=event.version,
+            type=EventType(event.type),
+            at=event.at,
+            actor=event.actor,
+            tenant_id=event.tenant,
+            trace=event.trace,
+            data=event.data,
+        )

@@ -1,0 +1,63 @@
+"""Pages of a list that has an order and a key: the items after one key and before another, from either end.
+
+After the cursor connections of Relay (https://relay.dev/graphql/connections.htm).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from atomo_gql.domain.errors import BadUserInput
+from atomo_gql.domain.rules import check_range
+
+MAX_PAGE = 100
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Items in the list's order, and whether there is more on either side."""
+
+    items: Sequence[Item]
+    has_next: bool
+    has_previous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Generic[Key]):
+    """Which part of the list is asked for. `after` and `before` are exclusive."""
+
+    most: int
+    after: Key | None
+    before: Key | None
+    is_backwards: bool  # the last so many, not the first
+
+    @classmethod
+    def of(
+        cls, first: int | None, after: Key | None, last: int | None, before: Key | None, *, default: int = 20
+    ) -> "Window[Key]":
+        """From Relay's four arguments.
+
+        Raises:
+            BadUserInput: both `first` and `last`, or one out of range.
+        """
+        if first is not None and last is not None:
+            raise BadUserInput("first and last must not both be given", field="last")
+        name, most = ("last", last) if last is not None else ("first", default if first is None else first)
+        return cls(check_range(name, most, 1, MAX_PAGE), after, before, last is not None)
+
+    def lower(self, *, descending: bool) -> Key | None:
+        """The key that all keys of the page are above, in a list that ascends or descends by it."""
+        return self.before if descending else self.after
+
+    def upper(self, *, descending: bool) -> Key | None:
+        """The key that all keys of the page are below."""
+        return self.after if descending else self.before
+
+    def page(self, found: Sequence[Item]) -> Page[Item]:
+        """From what a query found that asked for one more than `most`, from the end it is asked for."""
+        items, has_more = found[: self.most], len(found) > self.most
+        if self.is_backwards:
+            return Page(items[::-1], has_next=self.before is not None, has_previous=has_more)
+        return Page(items, has_next=has_more, has_previous=self.after is not None)

@@ -1,0 +1,105 @@
+"""The log, for those who read it: what happened to a job, to many, and what is happening now."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from uuid import UUID
+
+from atomo_gql.domain.attempts import Attempt, attempts_of
+from atomo_gql.domain.errors import TooManyRequests, Unavailable
+from atomo_gql.domain.events import Event, EventFilter, Place, Stream
+from atomo_gql.domain.principals import Caller
+from atomo_gql.domain.rules import check_range
+from atomo_gql.service.access import require_admin, visible_tenant
+from atomo_gql.service.context import Resources
+from atomo_gql.store import events as store
+
+_LOOKED_AT = 1_000  # events in one statement
+_LEAST_PAUSE_SECS = 0.05  # between two looks of a follower: coalesces what happens in a burst
+_MOST_PAUSE_SECS = 1.0  # a hint may be lost, and an older transaction may hold the log's end back
+
+
+class HistoryService:
+    """Reads events."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._database = resources.database
+        self._most = resources.limits.max_subscriptions
+        self.following = 0
+        self._news = asyncio.Event()
+        resources.hub.on_news(self._stir)
+
+    async def of_jobs(self, jobs: Sequence[UUID], *, after: int = 0, most: int = 500) -> dict[UUID, list[Event]]:
+        """The history of these jobs, which the caller has been shown: the events after a version, oldest first."""
+        check_range("first", most, 1, 1_000)
+        check_range("after", after, 0, 2**31 - 1)
+        return await store.streams(self._database, jobs, after, most)
+
+    async def attempts(self, jobs: Sequence[UUID]) -> dict[UUID, list[Attempt]]:
+        """The attempts of these jobs, which the caller has been shown, oldest first."""
+        found = await store.attempts(self._database, jobs)
+        return {job_id: attempts_of(events) for job_id, events in found.items()}
+
+    async def page(
+        self, caller: Caller, after: Place, wanted: EventFilter, most: int
+    ) -> tuple[list[Event], Place, bool]:
+        """What is wanted after a place in the log, where to go on from, and whether there may be more.
+
+        Raises:
+            Forbidden: other streams than those of jobs are for admins.
+        """
+        tenant = self._allowed(caller, wanted)
+        found: list[Event] = []
+        place, has_more = after, True
+        while has_more and len(found) < most:
+            events, place, has_more = await store.tail(self._database, place, tenant, wanted, _LOOKED_AT)
+            found += events
+        if len(found) > most:
+            return found[:most], found[most - 1].place, True
+        return found, place, has_more
+
+    async def follow(self, caller: Caller, after: Place | None, wanted: EventFilter) -> AsyncGenerator[Event]:
+        """What is wanted after a place in the log (None: from now on), then what comes; without end.
+
+        No event is missed and none told twice, also while the database is away.
+
+        Raises:
+            Forbidden: as `page`.
+            TooManyRequests: as many follow as the server takes.
+        """
+        tenant = self._allowed(caller, wanted)
+        if self.following >= self._most:
+            raise TooManyRequests(f"{self._most} subscriptions are open here already; try again")
+        place = await store.head(self._database) if after is None else after
+        self.following += 1
+        try:
+            while True:
+                try:
+                    events, place, has_more = await store.tail(self._database, place, tenant, wanted, _LOOKED_AT)
+                except Unavailable:
+                    await asyncio.sleep(_MOST_PAUSE_SECS)
+                    continue
+                for event in events:
+                    yield event
+                if not has_more:
+                    await self._wait()
+        finally:
+            self.following -= 1
+
+    async def _wait(self) -> None:
+        # The more who follow, the rarer each looks, so that they do not drown the database together.
+        await asyncio.sleep(max(_LEAST_PAUSE_SECS, self.following / 500))
+        try:
+            async with asyncio.timeout(_MOST_PAUSE_SECS):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def _stir(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    @staticmethod
+    def _allowed(caller: Caller, wanted: EventFilter) -> str | None:
+        if set(wanted.streams) != {Stream.JOB}:
+            require_admin(caller)
+        return visible_tenant(caller)

@@ -1,0 +1,65 @@
+"""`sql/queries/events.sql`: the log."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from atomo_gql.domain.attempts import LeaseEvent
+from atomo_gql.domain.events import Event, EventFilter, EventType, Place
+from atomo_gql.store import rows
+from atomo_gql.store.database import Database
+
+
+async def streams(database: Database, ids: Sequence[UUID], after: int, most: int) -> dict[UUID, list[Event]]:
+    """The events of these streams after a version, at most so many of each."""
+    answers: dict[UUID, list[Event]] = {stream_id: [] for stream_id in ids}
+    for row in await database.dispatch("event_stream", list(ids), after, most):
+        answers[row["stream_id"]].append(rows.event(row))
+    return answers
+
+
+async def attempts(database: Database, ids: Sequence[UUID]) -> dict[UUID, list[LeaseEvent]]:
+    """What happened to these jobs under their leases, oldest first."""
+    answers: dict[UUID, list[LeaseEvent]] = {stream_id: [] for stream_id in ids}
+    for row in await database.dispatch("event_attempts", list(ids)):
+        answers[row["stream_id"]].append(
+            LeaseEvent(
+                at=row["at"],
+                type=EventType(row["type"]),
+                attempt=row["attempt"],
+                error=row["error"],
+                worker_id=row["worker_id"],
+                worker_name=row["worker_name"],
+            )
+        )
+    return answers
+
+
+async def tail(
+    database: Database, after: Place, tenant: str | None, wanted: EventFilter, most: int
+) -> tuple[list[Event], Place, bool]:
+    """What was committed after that place and is wanted, where to go on from, and whether there may be more.
+
+    At most so many events are looked at, wanted or not. The order is safe to resume from.
+    """
+    found = await database.fetch(
+        "event_tail",
+        after.xid,
+        after.position,
+        tenant,
+        list(wanted.streams),
+        wanted.stream_id,
+        wanted.queue,
+        wanted.kind,
+        None if wanted.types is None else list(wanted.types),
+        most,
+    )
+    if not found:
+        return [], after, False
+    last = Place(found[-1]["xid"], found[-1]["position"])
+    return [rows.event(row) for row in found if row["is_match"]], last, found[-1]["looked"] >= most
+
+
+async def head(database: Database) -> Place:
+    """The place after everything that is committed."""
+    row = await database.fetch_one("event_head")
+    return Place(row["xid"], row["position"])

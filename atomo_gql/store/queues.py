@@ -1,0 +1,104 @@
+"""`sql/queries/queues.sql`: how queues are, and what the servers have seen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from atomo_gql.store.database import Database
+
+Lane = tuple[str, str]  # (tenant, queue)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWorker:
+    """A worker that has asked for a queue."""
+
+    id: UUID
+    name: str
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """How a queue is."""
+
+    name: str
+    queued: int  # due
+    scheduled: int  # not due yet
+    leased: int
+    dead: int
+    is_bounded: bool  # whether there may be more queued than were counted
+    oldest_secs: float | None
+    paused_at: datetime | None
+    paused_by: str | None
+    is_paused_for_all: bool | None
+    enqueued: int  # these four: in the last five minutes, as the servers saw them
+    started: int
+    succeeded: int
+    failed: int
+
+
+@dataclass(slots=True)
+class Activity:
+    """What has happened in a lane since it was last written down."""
+
+    enqueued: int = 0
+    leased: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Sightings:
+    """What a server has seen."""
+
+    lanes: dict[Lane, Activity] = field(default_factory=dict)
+    workers: set[tuple[UUID, str]] = field(default_factory=set)  # (token, queue or "*")
+
+
+async def names(
+    database: Database, tenant: str | None, *, after: str | None, before: str | None, descending: bool, most: int
+) -> list[str]:
+    """At most so many queues' names, in their order."""
+    return [row["name"] for row in await database.fetch("queue_names", tenant, after, before, descending, most)]
+
+
+async def stats(database: Database, tenant: str | None, queues: Sequence[str], most: int) -> list[QueueStats]:
+    """How these queues are; depths are counted up to `most`."""
+    found = await database.fetch("queue_stats", tenant, list(queues), most)
+    return [QueueStats(name=row["queue"], **{k: v for k, v in row.items() if k != "queue"}) for row in found]
+
+
+async def workers(
+    database: Database, tenant: str | None, queues: Sequence[str], seen_since: datetime
+) -> Mapping[str, list[SeenWorker]]:
+    """By queue, who has asked for it since then, newest first."""
+    found: dict[str, list[SeenWorker]] = {queue: [] for queue in queues}
+    for row in await database.fetch("queue_workers", tenant, list(queues), seen_since):
+        found[row["queue"]].append(SeenWorker(id=row["id"], name=row["name"], seen_at=row["seen_at"]))
+    return found
+
+
+async def record(database: Database, seen: Sightings) -> None:
+    """Write down what a server has seen."""
+    if seen.lanes:
+        lanes = list(seen.lanes.items())
+        await database.fetch(
+            "activity_add",
+            [tenant for (tenant, _), _ in lanes],
+            [queue for (_, queue), _ in lanes],
+            [a.enqueued for _, a in lanes],
+            [a.leased for _, a in lanes],
+            [a.succeeded for _, a in lanes],
+            [a.failed for _, a in lanes],
+        )
+    if seen.workers:
+        await database.fetch(
+            "activity_seen", [worker for worker, _ in seen.workers], [queue for _, queue in seen.workers]
+        )
+
+
+async def forget(database: Database) -> None:
+    """Throw away what is too old to tell anything."""
+    await database.fetch("activity_forget")

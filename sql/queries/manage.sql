@@ -1,0 +1,88 @@
+-- What people do by hand. Each changes the projection and leaves an event with who did it.
+
+-- name: job_retry(ids uuid[], tenant text, actor text, trace text) :many
+-- Dead jobs of the tenant ('': those without one; null: anybody's) are queued again, with all their attempts before
+-- them. Answers those that were; others are passed over.
+WITH dead AS MATERIALIZED (
+    SELECT * FROM job_records
+    WHERE id = ANY ($1::uuid[]) AND outcome = 'dead' AND ($2::text IS NULL OR tenant = $2)
+    ORDER BY id FOR UPDATE
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, version + 1, statement_timestamp(), 'Job', 'retried', tenant, $3::text, $4::text,
+           jsonb_build_object('attempts', attempts)
+    FROM dead
+),
+queued AS (
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
+    SELECT id, statement_timestamp(), version + 1, priority, 0, max_attempts, tenant, queue FROM dead
+),
+recorded AS (
+    UPDATE job_records AS j SET outcome = NULL, finished_at = NULL, version = NULL, attempts = NULL
+    FROM dead AS d WHERE j.id = d.id
+)
+SELECT id, tenant, queue FROM dead;
+
+-- name: job_cancel(ids uuid[], tenant text, actor text, trace text, error text) :many
+-- Jobs of the tenant (as above) that are queued or leased are dead, with that error. A worker that has one is told with
+-- its next report: its lease is gone. Answers those that were; one that moved between the two meanwhile is missed.
+WITH waiting AS (
+    DELETE FROM ready AS r USING (
+        SELECT id FROM ready WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2) ORDER BY id FOR UPDATE) AS w
+    WHERE r.id = w.id
+    RETURNING r.id, r.version, r.attempts, r.tenant, r.queue, NULL::uuid AS lease_id
+),
+held AS (
+    DELETE FROM leases AS l USING (
+        SELECT id FROM leases WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2) ORDER BY id FOR UPDATE) AS h
+    WHERE l.id = h.id
+    RETURNING l.id, l.version, l.attempt AS attempts, l.tenant, l.queue, l.lease_id
+),
+ended AS (SELECT * FROM waiting UNION ALL SELECT * FROM held),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, version + 1, statement_timestamp(), 'Job', 'cancelled', tenant, $3::text, $4::text,
+           jsonb_build_object('error', $5::text, 'attempt', attempts, 'leaseId', lease_id)
+    FROM ended
+),
+recorded AS (
+    UPDATE job_records AS j
+    SET outcome = 'dead', finished_at = statement_timestamp(), version = e.version + 1, attempts = e.attempts,
+        error = $5::text
+    FROM ended AS e WHERE j.id = e.id
+)
+SELECT id, tenant, queue FROM ended;
+
+-- name: queue_pause(queue text, tenant text, actor text, trace text) :one
+-- Nothing is leased from the tenant's part of the queue (U+001F: everybody's). No row: it was paused already.
+WITH paused AS (
+    INSERT INTO queue_pauses (queue, tenant, id, paused_at, paused_by)
+    VALUES ($1::text, $2::text, new_id(), statement_timestamp(), $3::text)
+    ON CONFLICT (queue, tenant) DO NOTHING
+    RETURNING *
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, 1, paused_at, 'Queue', 'paused', trim(E'\x1f' FROM tenant), paused_by, $4::text,
+           jsonb_build_object('queue', queue, 'everyTenant', tenant = E'\x1f')
+    FROM paused
+)
+SELECT id FROM paused;
+
+-- name: queue_resume(queue text, tenant text, actor text, trace text) :one
+-- The end of that pause. No row: there was none.
+WITH resumed AS (
+    DELETE FROM queue_pauses WHERE queue = $1::text AND tenant = $2::text RETURNING *
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, 2, statement_timestamp(), 'Queue', 'resumed', trim(E'\x1f' FROM tenant), $3::text, $4::text,
+           jsonb_build_object('queue', queue, 'everyTenant', tenant = E'\x1f')
+    FROM resumed
+)
+SELECT id FROM resumed;
+
+-- name: queue_lanes(queue text) :many
+-- Whose jobs have been in that queue.
+SELECT tenant FROM lanes WHERE queue = $1::text;
