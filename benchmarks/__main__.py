@@ -33,7 +33,7 @@ async def _main(rounds: int, scale: float, file: Path | None, only: str) -> None
             wanted = {every[0].name}
             for path in every:
                 if only in path.name:
-                    wanted |= {path.name} | ({path.against_sql} if path.against_sql else set())
+                    wanted |= {path.name} | ({path.against} if path.against else set())
             paths = [path for path in every if path.name in wanted]
             measured: Measured = {path.name: [] for path in paths}
             progress.update(bar, total=(rounds + 1) * len(paths))

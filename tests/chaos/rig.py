@@ -42,7 +42,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._port = _free_port()
-        self._url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self._port}"
         self._dsn = ""
         self._environment = {
             **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
@@ -51,7 +51,7 @@ class Rig:
             "JWT_SECRET": SECRET,
             "ATOMO_JOB_RECLAIM_INTERVAL": "0.2",
             "ATOMO_LOG_LEVEL": "warning",
-            "ATOMO_URL": self._url,
+            "ATOMO_URL": self.url,
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -67,7 +67,7 @@ class Rig:
         body = {"name": "chaos", "queues": ["load"]}
         async with (
             aiohttp.ClientSession(headers=admin()) as http,
-            http.post(f"{self._url}/jobs/workers", json=body) as answer,
+            http.post(f"{self.url}/jobs/workers", json=body) as answer,
         ):
             self._environment["ATOMO_WORKER_TOKEN"] = (await answer.json())["token"]
         await self.start_worker()
@@ -75,7 +75,15 @@ class Rig:
     async def start_server(self) -> None:
         """`atomo-gql serve`, until it is ready."""
         await self._start("server", "serve")
-        await until(self._is_ready, within=60)
+        await until(lambda: self._is_ready(self.url, "server"), within=60)
+
+    async def start_second_server(self) -> str:
+        """Another, which shares the first one's database; its address."""
+        port = _free_port()
+        url = f"http://127.0.0.1:{port}"
+        await self._start("second", "serve", "--port", str(port))
+        await until(lambda: self._is_ready(url, "second"), within=60)
+        return url
 
     async def start_worker(self) -> None:
         """`atomo-gql worker`."""
@@ -124,7 +132,7 @@ class Rig:
                 "maxAttempts": 20,
             }
             with contextlib.suppress(aiohttp.ClientError, OSError):
-                async with http.post(f"{self._url}/jobs", json=body) as answer:
+                async with http.post(f"{self.url}/jobs", json=body) as answer:
                     assert answer.status in (201, 503), await answer.text()
                     if answer.status == 201:
                         ids[n] = (await answer.json())["id"]
@@ -169,10 +177,10 @@ class Rig:
                 stderr=log,
             )
 
-    async def _is_ready(self) -> bool:
-        assert self._processes["server"].returncode is None, self.logs()
+    async def _is_ready(self, url: str, name: str) -> bool:
+        assert self._processes[name].returncode is None, self.logs()
         with contextlib.suppress(aiohttp.ClientError, OSError):
-            async with aiohttp.ClientSession() as http, http.get(f"{self._url}/readyz") as answer:
+            async with aiohttp.ClientSession() as http, http.get(f"{url}/readyz") as answer:
                 return answer.status == 200
         return False
 
