@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install run test check format lint types imports schema bench lock clean
+.PHONY: help install run test check format lint types imports schema bench graphiql lock clean
 
 help: ## Show this page
 	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ schema: install ## Print the GraphQL schema into schema.graphql
 
 bench: install ## Measure this machine: rates, and their ratios to a reference in the same run
 	$(BIN)/python -m benchmarks
+
+graphiql: ## Build the GraphiQL page into the package (needs Node.js)
+	cd web/graphiql && npm ci --silent && npm run --silent build
 
 lock: ## Pin every dependency by hash (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -4,10 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp
 
 from atomo_gql.api.auth import Authenticator
+from atomo_gql.api.graphql import explorer
 from atomo_gql.api.graphql.app import GraphQLApp
 from atomo_gql.api.http import RequestLog, not_found
 from atomo_gql.api.realtime import RealtimeSocket
@@ -40,6 +42,7 @@ class Application:
         retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
         self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
         self._loops = make_loops(self.services, settings.reclaim_interval)
+        self._origins = settings.allowed_origins
         doors = Doors(
             self.services, Authenticator(settings), settings.max_body, max(settings.max_body, settings.max_batch)
         )
@@ -72,6 +75,7 @@ class Application:
                 *rest_routes(doors),
                 Route("/graphql", graphql),
                 WebSocketRoute("/graphql", graphql),
+                Route("/graphql/assets/{name}", explorer.Assets()),
                 WebSocketRoute("/realtime/ws", RealtimeSocket(doors)),
             ],
             redirect_slashes=False,
@@ -87,7 +91,26 @@ class Application:
                 await self.stop()
 
         router.lifespan_context = lifespan
-        return RequestLog(router, most)
+        return RequestLog(self._cross_origin(router), most)
+
+    def _cross_origin(self, app: ASGIApp) -> ASGIApp:
+        if not self._origins:
+            return app
+        return CORSMiddleware(
+            app,
+            allow_origins=self._origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "x-tenant-id",
+                "x-worker-token",
+                "x-request-id",
+                "traceparent",
+            ],
+            expose_headers=["x-request-id", "retry-after"],
+            max_age=600,
+        )
 
 
 def _transport(settings: Settings, database: Database) -> Transport:

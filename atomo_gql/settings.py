@@ -39,6 +39,7 @@ class Settings:
     max_waiting: int = 10_000
     max_connections: int = 10_000
     pool_size: int = 16
+    allowed_origins: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str = "console"
 
@@ -100,6 +101,15 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+def _origins(value: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError(f"must be origins such as https://app.example, parted by commas, or *; not {origin!r}")
+    return origins
+
+
 def _secret(value: str) -> str:
     if len(value.encode()) < 32:
         raise ValueError("must have at least 32 bytes; make one with: openssl rand -hex 32")
@@ -127,6 +137,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ATOMO_MAX_WAITING": ("max_waiting", _whole(1, 1_000_000)),
     "ATOMO_MAX_CONNECTIONS": ("max_connections", _whole(1, 1_000_000)),
     "ATOMO_POOL_SIZE": ("pool_size", _whole(4, 1_000)),
+    "ATOMO_ALLOWED_ORIGINS": ("allowed_origins", _origins),
     "ATOMO_LOG_LEVEL": ("log_level", _choice("debug", "info", "warning", "error")),
     "ATOMO_LOG_FORMAT": ("log_format", _choice("console", "json")),
 }

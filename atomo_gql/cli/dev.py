@@ -108,7 +108,7 @@ def _explain(server: Running, settings: Settings, admin: str, worker_token: str)
     click.echo(f"""
 The service runs. Ctrl-C ends it; what is enqueued stays.
 
-  GraphQL    {server.url}/graphql
+  GraphQL    {server.url}/graphql (in a browser: GraphiQL, with the token after #token=)
   REST       {server.url}/openapi.json
   watch      ws{server.url[4:]}/realtime/ws?token=…
   metrics    {server.url}/metrics

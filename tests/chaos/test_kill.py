@@ -74,7 +74,7 @@ async def _check_jobs(rig: Rig, ids: list[str]) -> None:
                 count(*) FILTER (WHERE type = 'enqueued') AS enqueued,
                 count(*) FILTER (WHERE type = 'succeeded') AS succeeded,
                 max((data -> 'payload' ->> 'n')::integer) AS sent, max((data -> 'result' ->> 'n')::integer) AS got
-            FROM events GROUP BY stream_id"""
+            FROM events WHERE stream = 'Job' GROUP BY stream_id"""
         )
         assert len(streams) == JOBS
         for stream in streams:

@@ -141,7 +141,8 @@ class World:
         """The row's call, which must be refused with that status and change nothing."""
         before = await self.state()
         answer = refused(await self.ask(row, **other), status)
-        assert await self.state() == before, f"{row} was refused, and changed something"
+        after = await self.state()
+        assert after == before, f"{row} was refused, and changed something: {before} → {after}"
         return answer
 
 

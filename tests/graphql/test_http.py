@@ -114,6 +114,20 @@ async def test_a_fault_of_ours_is_not_told(server: Server, caplog: pytest.LogCap
     assert "hunter2" in caplog.text
 
 
+async def test_a_client_that_reads_both_is_sent_json_for_what_answers_once(server: Server) -> None:
+    for accept, media_type in (
+        ("application/json, text/event-stream", "application/json"),
+        ("application/graphql-response+json, application/json, text/event-stream", RESPONSE),
+        ("text/event-stream", "text/event-stream"),
+        ("*/*", "application/json"),
+    ):
+        headers = bearer() | {"Accept": accept}
+        async with server.http.post(
+            f"{server.url}/graphql", json={"query": "{ __typename }"}, headers=headers
+        ) as answer:
+            assert (answer.content_type, "Query" in await answer.text()) == (media_type, True)
+
+
 async def test_events_stream_to_the_end_and_a_client_that_goes_is_forgotten(server: Server) -> None:
     worker = await server.mint("*")
     job_id = await server.enqueue()

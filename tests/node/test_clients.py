@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,29 +9,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, token
+from tests.node.conftest import HERE, NEEDS_NODE
 
-HERE = Path(__file__).parent
-MISSING = [name for name in ("node", "npm") if shutil.which(name) is None]
-
-pytestmark = [
-    pytest.mark.node,
-    # CI installs what is missing, and skips nothing.
-    pytest.mark.skipif(
-        bool(MISSING) and not os.environ.get("CI"), reason=f"needs Node.js: {' and '.join(MISSING)} missing"
-    ),
-]
+pytestmark = [pytest.mark.node, NEEDS_NODE]
 
 
-@pytest.fixture(scope="session")
-def packages() -> None:
-    """What package-lock.json names."""
-    stamp = HERE / "node_modules" / ".package-lock.json"
-    if not stamp.exists() or stamp.stat().st_mtime < (HERE / "package-lock.json").stat().st_mtime:
-        done = subprocess.run(["npm", "ci", "--silent"], cwd=HERE, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("client", ["graphql-ws", "apollo"])
+@pytest.mark.parametrize("client", ["graphql-ws", "apollo", "urql", "graphql-sse"])
 async def test_a_client_enqueues_and_watches_to_the_end(server: Server, packages: None, client: str) -> None:
     worker = await server.mint("media-gen")
     process = await asyncio.create_subprocess_exec(
@@ -68,5 +49,12 @@ async def test_a_client_enqueues_and_watches_to_the_end(server: Server, packages
     assert process.returncode == 0, err.decode()
 
 
-def test_the_lock_file_names_no_host() -> None:
-    assert '"resolved"' not in (HERE / "package-lock.json").read_text()
+def test_typed_documents_are_generated_from_the_schema(packages: None) -> None:
+    for command in (["graphql-codegen", "--config", "typed/codegen.ts"], ["tsc", "-p", "typed/tsconfig.json"]):
+        done = subprocess.run(["npx", *command], cwd=HERE, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", [HERE, HERE.parents[1] / "web" / "graphiql"])
+def test_a_lock_file_names_no_host(folder: Path) -> None:
+    assert '"resolved"' not in (folder / "package-lock.json").read_text()

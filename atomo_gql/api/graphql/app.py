@@ -3,7 +3,7 @@
 from starlette.types import Receive, Scope, Send
 
 from atomo_gql.api.errors import internal
-from atomo_gql.api.graphql import http
+from atomo_gql.api.graphql import explorer, http
 from atomo_gql.api.graphql.context import Context
 from atomo_gql.api.graphql.engine import Engine, log
 from atomo_gql.api.graphql.schema import core_schema
@@ -30,6 +30,9 @@ class GraphQLApp:
         try:
             http.check_method(scope)
             headers = dict(scope["headers"])
+            if explorer.wants_page(scope, headers):
+                await explorer.page(scope, send)
+                return
             context = self._context(headers)
             context.maybe_caller = await self._caller(headers)
             await http.exchange(scope, receive, send, self._engine, context, self._doors.max_batch)

@@ -54,7 +54,8 @@ async def exchange(scope: Scope, receive: Receive, send: Send, engine: Engine, c
         operation = engine.prepare(request)
         if operation.is_mutation and scope["method"] != "POST":
             raise MethodNotAllowed("a mutation must be sent with POST")
-        if _STREAM in accept:
+        # Some clients offer everything they can read with every request; what answers once is then answered as JSON.
+        if _STREAM in accept and (operation.is_subscription or "json" not in accept):
             await _send_stream(send, receive, context, engine, operation, request)
             return
         if operation.is_subscription:
