@@ -13,6 +13,7 @@ COMMANDS = {
     "enqueue": ("job", "enqueue"),
     "job": ("job", "job"),
     "migrate": ("database", "migrate"),
+    "queue": ("queue", "queue"),
     "rebuild": ("database", "rebuild"),
     "schema": ("schema", "schema"),
     "serve": ("serve", "serve"),

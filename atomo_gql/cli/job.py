@@ -19,6 +19,12 @@ mutation ($queue: String!, $kind: String!, $payload: JSON, $idempotencyKey: Stri
   enqueueJob(queue: $queue, kind: $kind, payload: $payload, idempotencyKey: $idempotencyKey, maxAttempts: $maxAttempts,
              priority: $priority, runAt: $runAt)
 }"""
+_LIST = """
+query ($filter: JobFilter, $first: Int) { jobs(filter: $filter, first: $first) {
+  nodes { id queue kind status attempts maxAttempts createdAt error waitingFor { message } }
+  pageInfo { hasNextPage } } }"""
+_RETRY = "mutation ($id: ID!) { retryJob(id: $id) { id status } }"
+_CANCEL = "mutation ($id: ID!, $reason: String) { cancelJob(id: $id, reason: $reason) { id status error } }"
 _EVENTS = """
 query ($id: ID!) { job(id: $id) { events(first: 1000) { version type at actor data } } }"""
 _SHOW = """
@@ -59,7 +65,62 @@ def enqueue(url: str, token: str | None, watch: bool, queue: str, kind: str, pay
 
 @click.group()
 def job() -> None:
-    """Look at a job."""
+    """Look at jobs, and retry or cancel them."""
+
+
+@job.command("list")
+@click.option(
+    "--status",
+    multiple=True,
+    type=click.Choice(["queued", "leased", "succeeded", "dead"]),
+    help="In this state; again for more.",
+)
+@click.option("--queue", help="Of this queue.")
+@click.option("--kind", help="Of this kind.")
+@click.option("--error", help="With this in its error.")
+@click.option("--most", default=20, show_default=True, type=click.IntRange(1, 100), help="The newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@server_options
+def listing(url: str, token: str | None, status: tuple[str, ...], most: int, as_json: bool, **wanted: Any) -> None:
+    """List the newest jobs."""
+    conditions: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if status:
+        conditions["status"] = [one.upper() for one in status]
+    page = run(Client(url, token).graphql(_LIST, {"filter": conditions, "first": most}))["jobs"]
+    if as_json:
+        click.echo(json.dumps(page["nodes"], indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    for one in page["nodes"]:
+        attempts = f"{one['attempts']}/{one['maxAttempts']}"
+        what = escape(f"{one['queue']}  {one['kind']}")
+        line = f"{one['id']}  [bold]{one['status'].lower():<9}[/bold]  {attempts:>5}  {what}"
+        console.print(line, soft_wrap=True)
+        if why := (one["waitingFor"] or {}).get("message") or one["error"]:
+            console.print(
+                Padding(escape(_first_line(why)), (0, 0, 0, 2)), style="dim", no_wrap=True, overflow="ellipsis"
+            )
+    if page["pageInfo"]["hasNextPage"]:
+        click.echo("… and more; see --most", err=True)
+
+
+@job.command()
+@click.argument("job_id", metavar="ID")
+@server_options
+def retry(url: str, token: str | None, job_id: str) -> None:
+    """Queue a dead job again, with all its attempts before it."""
+    found = run(Client(url, token).graphql(_RETRY, {"id": job_id}))["retryJob"]
+    click.echo(f"{found['id']} is {found['status'].lower()}")
+
+
+@job.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--reason", help="Kept in its error.")
+@server_options
+def cancel(url: str, token: str | None, job_id: str, reason: str | None) -> None:
+    """End a job that is queued or leased."""
+    found = run(Client(url, token).graphql(_CANCEL, {"id": job_id, "reason": reason}))["cancelJob"]
+    click.echo(f"{found['id']} is {found['status'].lower()}: {found['error']}")
 
 
 @job.command()
@@ -107,7 +168,9 @@ def events(url: str, token: str | None, job_id: str, as_json: bool) -> None:
             day = event["at"][:10]
             console.print(f"{day} UTC", style="dim")
         actor = event["actor"] if len(event["actor"]) <= 30 else f"{event['actor'][:14]}…{event['actor'][-6:]}"
-        console.print(f"{event['version']:>3}  {event['at'][11:23]}  [bold]{event['type']:<9}[/bold]  {escape(actor)}")
+        console.print(
+            f"{event['version']:>3}  {event['at'][11:23]}  [bold]{event['type'].lower():<9}[/bold]  {escape(actor)}"
+        )
         console.print(Padding(escape(_brief(event["data"])), (0, 0, 0, 5)), style="dim")
 
 
@@ -115,6 +178,10 @@ def _brief(data: dict[str, Any]) -> str:
     """The data on a line or two, without what is empty."""
     shown = (f"{name} {_text(value)}" for name, value in data.items() if value not in (None, {}))
     return "  ".join(shown)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,48 @@
+"""The commands for people who look after jobs, run as they run them."""
+
+import asyncio
+import json
+import sys
+
+from tests.conftest import Server, token
+
+
+async def run(server: Server, *arguments: str, role: str | None = "admin") -> tuple[int | None, str, str]:
+    """Status, standard output and standard error of a command."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "atomo_gql", *arguments),
+        env={"PATH": "", "ATOMO_URL": server.url, "ATOMO_TOKEN": token(role=role), "COLUMNS": "80"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_jobs_are_listed_cancelled_and_retried(server: Server) -> None:
+    job_id = await server.enqueue("media-gen", "video.generate")
+    status, out, _ = await run(server, "job", "list", "--queue", "media-gen", "--status", "queued")
+    first, why = out.splitlines()
+    assert (status, first) == (0, f"{job_id}  queued       0/5  media-gen  video.generate")
+    assert why.strip() == "no worker has asked for its queue lately"
+    assert (await run(server, "job", "list", "--status", "dead"))[:2] == (0, "")
+    status, out, _ = await run(server, "job", "cancel", job_id, "--reason", "not needed")
+    assert (status, out) == (0, f"{job_id} is dead: cancelled by user:alice: not needed\n")
+    assert (await run(server, "job", "retry", job_id))[:2] == (0, f"{job_id} is queued\n")
+    status, out, _ = await run(server, "job", "list", "--json")
+    assert [one["id"] for one in json.loads(out)] == [job_id]
+    status, _, err = await run(server, "job", "retry", "01900000-0000-7000-8000-000000000000")
+    assert (status, "there is no job" in err) == (1, True)
+
+
+async def test_queues_are_listed_paused_and_resumed(server: Server) -> None:
+    await server.enqueue("media-gen")
+    assert (await run(server, "queue", "pause", "media-gen"))[:2] == (0, "media-gen is paused\n")
+    status, out, _ = await run(server, "queue", "list")
+    head, line = out.splitlines()
+    assert (status, line.split()[:6]) == (0, ["media-gen", "paused", "1", "0", "0", "0"])
+    assert len(head) <= 80
+    assert (await run(server, "queue", "resume", "media-gen"))[:2] == (0, "media-gen is open\n")
+    assert not json.loads((await run(server, "queue", "list", "--json"))[1])[0]["isPaused"]
+    status, _, err = await run(server, "queue", "pause", "media-gen", role=None)
+    assert (status, err) == (1, 'Error: this needs a token with the claim role: "admin"\n')
