@@ -142,4 +142,4 @@ def _explained(error: msgspec.ValidationError) -> BadUserInput:
 
 
 def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
