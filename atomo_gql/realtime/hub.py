@@ -23,6 +23,7 @@ from atomo_gql.realtime.transport import GAP, Transport
 log = logging.getLogger("atomo_gql.realtime")
 
 Lane = tuple[str, str]  # (tenant, queue); tenant '' is none
+_LEAVE_SECS = 2.0  # for the wire to be closed in good order
 _PAUSE_SECS = 0.004  # between two messages to the wire: coalesces bursts, and is below what anybody notices
 
 
@@ -85,7 +86,9 @@ class Hub:
         """End; what has not been sent is lost, as a hint may be."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            # A wire that is away may not let itself be taken leave of.
+            await asyncio.wait(self._tasks, timeout=_LEAVE_SECS)
 
     def on_wake(self, callback: Callable[[Iterable[Lane]], None]) -> None:
         """Have this called when jobs may have become eligible in these lanes."""

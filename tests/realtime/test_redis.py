@@ -1,0 +1,93 @@
+"""Hints through Redis instead of the database: replicas hear each other, and what Redis loses is made up for."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeServer, Server, token, until
+
+REDIS = shutil.which("redis-server")
+pytestmark = pytest.mark.skipif(
+    REDIS is None and not os.environ.get("CI"), reason="needs Redis: redis-server is missing"
+)
+
+
+class Redis:
+    """A server of the test's own, which can be ended and begun again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Until it listens."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(REDIS or "redis-server", "--port", str(self.port), "--save", "", "--dir", str(self._folder)),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        await until(self._listens)
+
+    async def _listens(self) -> bool:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.close()
+            await writer.wait_closed()
+            return True
+        return False
+
+    async def kill(self) -> None:
+        """At once."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
+    """One that listens."""
+    made = Redis(tmp_path)
+    await made.start()
+    yield made
+    await made.kill()
+
+
+async def _waits(server: Server) -> bool:
+    return len(server.application.services.leases.room) == 1
+
+
+async def test_replicas_hear_each_other_and_redis_may_go_away(make_server: MakeServer, redis: Redis) -> None:
+    url = f"redis://127.0.0.1:{redis.port}"
+    here, there = await make_server(broadcast_url=url), await make_server(broadcast_url=url)
+    worker = await here.mint("q")
+    there_worker = type(worker)(there, worker.token_id, worker.token)
+    polling = asyncio.create_task(there_worker.lease("q", waitSecs=20))
+    await until(lambda: _waits(there))
+    first = await here.enqueue("q")
+    [job] = await polling
+    assert job["id"] == first
+    async with there.http.ws_connect(f"{there.url}/realtime/ws?token={token()}") as page:
+        await page.send_json({"op": "subscribe", "channel": f"job:{first}"})
+        assert (await page.receive_json(timeout=20))["status"] == "leased"
+        big = {"text": "x" * 50_000}
+        await worker.report("progress", job, percent=0.5, data=big)
+        assert (await page.receive_json(timeout=20))["data"] == big
+
+        await redis.kill()
+        await worker.report("progress", job, percent=0.75)
+        second = await here.enqueue("q")
+        [other] = await there_worker.lease("q", waitSecs=20)
+        assert other["id"] == second, "a look once a second finds what no hint told"
+        await redis.start()
+        await worker.report("complete", job)
+        while (frame := await page.receive_json(timeout=30))["type"] != "end":
+            pass
+        assert frame["status"] == "succeeded"
