@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atomo_gql.api.auth import Authenticator
 from atomo_gql.api.graphql import explorer
@@ -24,6 +24,24 @@ from atomo_gql.service.services import Services, make_services
 from atomo_gql.settings import Settings
 from atomo_gql.store.database import Database
 from atomo_gql.store.listener import Listener
+
+
+class _Shortcut:
+    """In front of the router: a path without parameters is looked up, not matched against one route after another."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        plain = [r for r in router.routes if isinstance(r, Route) and "{" not in r.path]
+        self._routes = {route.path: route for route in plain}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As the router would."""
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            await self._router(scope, receive, send)
+        else:
+            scope["route"] = route
+            await route.app(scope, receive, send)
 
 
 class Application:
@@ -91,7 +109,7 @@ class Application:
                 await self.stop()
 
         router.lifespan_context = lifespan
-        return RequestLog(self._cross_origin(router), most)
+        return RequestLog(self._cross_origin(_Shortcut(router)), most)
 
     def _cross_origin(self, app: ASGIApp) -> ASGIApp:
         if not self._origins:

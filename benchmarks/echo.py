@@ -51,6 +51,7 @@ if __name__ == "__main__":
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         backlog=2048,
         timeout_keep_alive=75,
         lifespan="off",

@@ -10,7 +10,7 @@ from atomo_gql.service.services import Services
 
 log = logging.getLogger("atomo_gql.background")
 
-_LOOK_SECS = 10  # how often watchers look at the store by themselves, should a hint have been lost
+_LOOK_SECS = 2  # between two rounds of looks at the store, each of some seconds
 _RECORD_SECS = 2
 _HOUSEKEEPING_SECS = 3_600
 

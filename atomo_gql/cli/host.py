@@ -150,6 +150,7 @@ async def running(settings: Settings, dsn: str) -> AsyncIterator[Running]:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=None,
         backlog=2048,
         timeout_graceful_shutdown=_GRACE_SECS,

@@ -24,7 +24,7 @@ log = logging.getLogger("atomo_gql.realtime")
 
 Lane = tuple[str, str]  # (tenant, queue); tenant '' is none
 _LEAVE_SECS = 2.0  # for the wire to be closed in good order
-_PAUSE_SECS = 0.004  # between two messages to the wire: coalesces bursts, and is below what anybody notices
+_PAUSE_SECS = 0.01  # between two messages to the wire: coalesces bursts, and is below what anybody notices
 
 
 class Mailbox:
@@ -144,9 +144,13 @@ class Hub:
         self._tell_news()
         self._something.set()
 
-    def look_again(self) -> None:
-        """Have every watcher here look its jobs up."""
-        for job_id in list(self._watchers):
+    def watched(self) -> list[UUID]:
+        """The jobs that somebody here watches."""
+        return list(self._watchers)
+
+    def look_again(self, job_ids: Iterable[UUID]) -> None:
+        """Have the watchers of these jobs look them up."""
+        for job_id in job_ids:
             self._deliver(job_id, None)
 
     def _tell_news(self) -> None:
@@ -229,7 +233,7 @@ class Hub:
                     callback(lanes)
 
     def _gap(self) -> None:
-        self.look_again()
+        self.look_again(self.watched())
         self._tell_news()
         for callback in self._on_gap:
             callback()

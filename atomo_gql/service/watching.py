@@ -14,6 +14,8 @@ from atomo_gql.service.context import Resources
 from atomo_gql.service.jobs import JobService
 
 _RETRY_SECS = 0.5
+_LOT = 25  # jobs looked up together
+_LOOK_OVER_SECS = 8.0  # that one round of looks is spread over
 
 
 class Watch:
@@ -109,8 +111,15 @@ class WatchService:
             watch.close()
 
     async def look_again(self) -> None:
-        """Have every watcher compare what it was told with the store; for the case that a hint was lost."""
-        self.hub.look_again()
+        """Have every watcher compare what it was told with the store, should a hint have been lost.
+
+        A few at a time, so that thousands who look do not hold up a word that is on its way to one of them.
+        """
+        watched = self.hub.watched()
+        lots = [watched[start : start + _LOT] for start in range(0, len(watched), _LOT)]
+        for lot in lots:
+            self.hub.look_again(lot)
+            await asyncio.sleep(_LOOK_OVER_SECS / len(lots))
 
     async def follow(self, caller: Caller, job_id: UUID) -> AsyncIterator[JobUpdate]:
         """One job: its present state, each update, its end.

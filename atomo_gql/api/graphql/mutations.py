@@ -1,12 +1,15 @@
 """What can be done: each field parses, asks a service, and renders what changed."""
 
+import dataclasses
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
+from graphql import GraphQLResolveInfo
 from strawberry.scalars import JSON
+from strawberry.utils.str_converters import to_camel_case
 
-from atomo_gql.api.graphql.context import Info
+from atomo_gql.api.graphql.context import Context, Info
 from atomo_gql.api.graphql.types.inputs import EnqueueJobInput, JobFilter
 from atomo_gql.api.graphql.types.jobs import Job
 from atomo_gql.api.graphql.types.paging import argument
@@ -14,6 +17,7 @@ from atomo_gql.api.graphql.types.queues import Queue
 from atomo_gql.api.graphql.types.tokens import BulkChange, JobToken, MintedWorkerToken, WorkerToken
 from atomo_gql.domain.rules import check_range, parse_id
 
+_PYTHON = {to_camel_case(field.name): field.name for field in dataclasses.fields(EnqueueJobInput)}
 _JOB = argument("The job's id.")
 _MAX_PASS_SECS = 86_400
 _FILTER = argument("Which; all conditions together.")
@@ -54,12 +58,8 @@ class Mutation:
     async def enqueue_jobs(
         self, info: Info, jobs: Annotated[list[EnqueueJobInput], argument("At least one.")]
     ) -> list[strawberry.ID]:
-        """`enqueueJobs(jobs)`."""
-        context = info.context
-        made = await context.services.jobs.enqueue_many(
-            context.caller, [job.checked(f"jobs[{index}].") for index, job in enumerate(jobs)], trace=context.trace
-        )
-        return [strawberry.ID(str(job_id)) for job_id in made]
+        """`enqueueJobs(jobs)`: the shape is here, `enqueue_many` does it."""
+        raise NotImplementedError
 
     @strawberry.mutation(
         description="Queue a dead job again, with all its attempts before it. One that is queued or leased stays so."
@@ -178,6 +178,16 @@ class Mutation:
         job = await context.services.jobs.get(context.caller, parse_id("id", id))
         token, expires_at = context.authenticator.sign_pass(context.caller, job, seconds)
         return JobToken(token=token, expires_at=datetime.fromtimestamp(expires_at, UTC))
+
+
+async def enqueue_many(_: None, info: GraphQLResolveInfo[Context], jobs: list[dict[str, Any]]) -> list[str]:
+    """`enqueueJobs`, for graphql-core alone: what Strawberry does to each input costs more than all the rest."""
+    context = info.context
+    checked = [
+        EnqueueJobInput(**{_PYTHON[n]: v for n, v in job.items()}).checked(f"jobs[{i}].") for i, job in enumerate(jobs)
+    ]
+    made = await context.services.jobs.enqueue_many(context.caller, checked, trace=context.trace)
+    return [str(job_id) for job_id in made]
 
 
 async def _queue(info: Info, name: str) -> Queue:
