@@ -61,6 +61,9 @@ def set_up_logs(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("atomo_gql").setLevel(settings.log_level.upper())
+    # uvicorn says so of every upgrade that is refused with an answer, which is in order.
+    refused = "ASGI callable returned without completing handshake."
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != refused)
 
 
 @contextlib.asynccontextmanager

@@ -58,11 +58,6 @@ class Batcher(Generic[Item, Result]):
             loop.call_soon(self._launch)
         return await future
 
-    async def drain(self) -> None:
-        """Wait until nothing is waiting or in flight."""
-        while self._flights:
-            await asyncio.wait(self._flights)
-
     def _launch(self) -> None:
         self._scheduled = False
         while self._free and self._waiting:

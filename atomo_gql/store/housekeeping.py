@@ -38,11 +38,6 @@ async def make_partitions(database: Database, ahead: int) -> int:
     return made
 
 
-async def partitions(database: Database) -> list[PartitionDay]:
-    """Every pair, oldest first."""
-    return [PartitionDay(**row) for row in await database.fetch("partition_list")]
-
-
 async def expired_partitions(database: Database, before: datetime) -> list[PartitionDay]:
     """The pairs of the days that ended before that moment, oldest first."""
     return [PartitionDay(**row) for row in await database.fetch("partition_expired", before)]

@@ -220,3 +220,26 @@ RETURNS boolean LANGUAGE sql STABLE AS $$
         AND ($9 IS NULL OR j.finished_at < $9)
         AND ($10 IS NULL OR j.error IS NOT NULL AND position(lower($10) IN lower(j.error)) > 0)
 $$;
+
+-- Pauses and tokens may outlive the day they began on: when retention drops that day, their events go here, and so does
+-- what happens to them after it.
+CREATE TABLE events_kept PARTITION OF events DEFAULT;
+
+CREATE OR REPLACE FUNCTION drop_partition_pair(p_day text, p_succeeded timestamptz, p_dead timestamptz) RETURNS boolean
+LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
+DECLARE
+    v_kept boolean;
+BEGIN
+    EXECUTE format(
+        'SELECT EXISTS (SELECT FROM %I WHERE outcome IS NULL
+            OR outcome = ''succeeded'' AND ($1 IS NULL OR finished_at >= $1)
+            OR outcome = ''dead'' AND ($2 IS NULL OR finished_at >= $2))', 'job_records_' || p_day)
+        INTO v_kept USING p_succeeded, p_dead;
+    IF v_kept THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('ALTER TABLE events DETACH PARTITION %I', 'events_' || p_day);
+    EXECUTE format('INSERT INTO events SELECT * FROM %I WHERE stream <> ''Job''', 'events_' || p_day);
+    EXECUTE format('DROP TABLE %I, %I', 'job_records_' || p_day, 'events_' || p_day);
+    RETURN true;
+END $$;

@@ -1,9 +1,6 @@
 -- name: partition_make(ahead integer) :one
 SELECT make_partitions($1::integer) AS made;
 
--- name: partition_list() :many
-SELECT day, first_id, end_id FROM partition_days;
-
 -- name: partition_expired(before timestamptz) :many
 -- The days that ended before that moment.
 SELECT day, first_id, end_id FROM partition_days WHERE end_id <= first_id_at($1::timestamptz);

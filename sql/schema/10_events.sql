@@ -46,6 +46,10 @@ CREATE TABLE events (
 
 CREATE INDEX events_in_commit_order ON events (xid, position);  -- event_tail
 
+-- Pauses and tokens may outlive the day they began on: when retention drops that day, their events go here, and so does
+-- what happens to them after it.
+CREATE TABLE events_kept PARTITION OF events DEFAULT;
+
 -- A time-ordered id, after RFC 9562 §5.7 and §6.2 method 3: 48 bits of milliseconds, 12 bits of their fraction, then 8
 -- fixed bits for the cell (a shard; 0 today) between random ones. Ids made in one statement keep their order.
 CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$

@@ -41,7 +41,8 @@ WHERE i.inhparent = 'job_records'::regclass
 ORDER BY 1;
 
 -- Drop one day's pair, if nothing in it needs to be kept: every job of it ended before p_succeeded or, dead, before
--- p_dead (null: keep those for ever). Answers whether it did. It gives way when the tables are busy.
+-- p_dead (null: keep those for ever). Events of pauses and tokens are kept. Answers whether it did. It gives way when
+-- the tables are busy.
 CREATE FUNCTION drop_partition_pair(p_day text, p_succeeded timestamptz, p_dead timestamptz) RETURNS boolean
 LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
 DECLARE
@@ -55,6 +56,8 @@ BEGIN
     IF v_kept THEN
         RETURN false;
     END IF;
+    EXECUTE format('ALTER TABLE events DETACH PARTITION %I', 'events_' || p_day);
+    EXECUTE format('INSERT INTO events SELECT * FROM %I WHERE stream <> ''Job''', 'events_' || p_day);
     EXECUTE format('DROP TABLE %I, %I', 'job_records_' || p_day, 'events_' || p_day);
     RETURN true;
 END $$;

@@ -10,7 +10,7 @@ from atomo_gql.store import enqueue, housekeeping, lease, rebuild, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import Report
-from tests.conftest import MakeServer
+from tests.conftest import MakeServer, admin
 from tests.store.test_projection import make_token, row
 
 
@@ -63,15 +63,32 @@ async def test_a_day_with_nothing_to_keep_is_dropped_whole(
     [job] = await worker.lease("r")
     await worker.report("complete", job)
 
-    days = len(await housekeeping.partitions(server.application.database))
+    days = await sql.fetchval("SELECT count(*) FROM partition_days")
     dropped, deleted = await server.application.services.housekeeping.retain(datetime.now(UTC) + timedelta(days=9))
 
     assert dropped >= 2, "yesterday's and today's"
     assert deleted == 0
     assert await _left(sql) == set()
-    assert len(await housekeeping.partitions(server.application.database)) == days - dropped
+    assert await sql.fetchval("SELECT count(*) FROM partition_days") == days - dropped
 
 
 async def test_the_days_ahead_are_made_once(database: Database) -> None:
     assert await housekeeping.make_partitions(database, 6) == 6, "three more days, a pair each"
     assert await housekeeping.make_partitions(database, 6) == 0
+
+
+async def test_a_pause_and_a_token_outlive_the_day_they_began_on(make_server: MakeServer, sql: Any) -> None:
+    server = await make_server(retention_succeeded_days=7, retention_dead_days=7)
+    worker = await server.mint("q")
+    pause = 'mutation { pauseQueue(queue: "q") { isPaused } }'
+    assert (await server.graphql(pause, headers=admin()))["data"]["pauseQueue"]["isPaused"]
+
+    dropped, _ = await server.application.services.housekeeping.retain(datetime.now(UTC) + timedelta(days=9))
+
+    assert dropped >= 2, "yesterday's and today's"
+    resume = pause.replace("pauseQueue", "resumeQueue")
+    assert not (await server.graphql(resume, headers=admin()))["data"]["resumeQueue"]["isPaused"]
+    assert (await server.call("DELETE", f"/jobs/workers/{worker.token_id}", headers=admin()))[0] == 204
+    assert (await worker.call("/jobs/lease", {"queues": ["q"]}))[0] == 401
+    told = await sql.fetch("SELECT version, type::text FROM events ORDER BY stream, version")
+    assert [tuple(row) for row in told] == [(1, "paused"), (2, "resumed"), (1, "minted"), (2, "revoked")]

@@ -22,6 +22,8 @@ from atomo_gql.service.services import Services
 
 log = logging.getLogger("atomo_gql.rest")
 
+BODY_SECS = 60.0  # between two parts of a body
+
 
 class Plane(StrEnum):
     """By which credential a route is reached."""
@@ -170,12 +172,12 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int)
 
     Raises:
         PayloadTooLarge: it is larger than `most` bytes; the rest is not read.
-        BadUserInput: the client hung up in the middle.
+        BadUserInput: the client hung up in the middle, or went silent.
     """
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > most:
         raise PayloadTooLarge(f"the body must have at most {most} bytes, not {announced[:20].decode()}")
-    message: Message = await receive()
+    message = await _part(receive)
     if not message.get("more_body", False) and message["type"] == "http.request":
         body: bytes = message.get("body", b"")
         if len(body) > most:
@@ -192,8 +194,15 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int)
             raise PayloadTooLarge(f"the body must have at most {most} bytes")
         if not message.get("more_body", False):
             return b"".join(chunks)
-        async with asyncio.timeout(60):
-            message = await receive()
+        message = await _part(receive)
+
+
+async def _part(receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(BODY_SECS):
+            return await receive()
+    except TimeoutError:
+        raise BadUserInput(f"the body must keep coming: there was nothing of it for {BODY_SECS:g} s") from None
 
 
 def check_media_type(value: bytes | None) -> None:
