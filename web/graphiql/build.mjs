@@ -3,7 +3,7 @@ import { build } from "esbuild";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 
-const TO = join(import.meta.dirname, "../../atomo_gql/api/graphql/graphiql");
+const TO = join(import.meta.dirname, "../../atomo_gql/api/graphql/vendor");
 for (const name of (await readdir(TO)).filter((name) => !name.endsWith(".py") && !name.startsWith("__"))) {
   await rm(join(TO, name));
 }

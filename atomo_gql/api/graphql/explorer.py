@@ -23,7 +23,7 @@ _POLICY = "; ".join(
 
 @cache
 def _assets() -> dict[str, bytes]:
-    folder = files("atomo_gql.api.graphql") / "graphiql"
+    folder = files("atomo_gql.api.graphql") / "vendor"
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name.rpartition(".")[2] in _TYPES}
 
 

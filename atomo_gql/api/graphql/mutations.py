@@ -58,8 +58,8 @@ class Mutation:
     async def enqueue_jobs(
         self, info: Info, jobs: Annotated[list[EnqueueJobInput], argument("At least one.")]
     ) -> list[strawberry.ID]:
-        """`enqueueJobs(jobs)`: the shape is here, `enqueue_many` does it."""
-        raise NotImplementedError
+        """`enqueueJobs(jobs)`; `enqueue_many` takes its place when graphql-core runs it."""
+        return await _enqueue(info.context, jobs)
 
     @strawberry.mutation(
         description="Queue a dead job again, with all its attempts before it. One that is queued or leased stays so."
@@ -180,14 +180,16 @@ class Mutation:
         return JobToken(token=token, expires_at=datetime.fromtimestamp(expires_at, UTC))
 
 
-async def enqueue_many(_: None, info: GraphQLResolveInfo[Context], jobs: list[dict[str, Any]]) -> list[str]:
+async def enqueue_many(_: None, info: GraphQLResolveInfo[Context], jobs: list[dict[str, Any]]) -> list[strawberry.ID]:
     """`enqueueJobs`, for graphql-core alone: what Strawberry does to each input costs more than all the rest."""
-    context = info.context
-    checked = [
-        EnqueueJobInput(**{_PYTHON[n]: v for n, v in job.items()}).checked(f"jobs[{i}].") for i, job in enumerate(jobs)
-    ]
+    inputs = [EnqueueJobInput(**{_PYTHON[name]: value for name, value in job.items()}) for job in jobs]
+    return await _enqueue(info.context, inputs)
+
+
+async def _enqueue(context: Context, jobs: list[EnqueueJobInput]) -> list[strawberry.ID]:
+    checked = [job.checked(f"jobs[{index}].") for index, job in enumerate(jobs)]
     made = await context.services.jobs.enqueue_many(context.caller, checked, trace=context.trace)
-    return [str(job_id) for job_id in made]
+    return [strawberry.ID(str(job_id)) for job_id in made]
 
 
 async def _queue(info: Info, name: str) -> Queue:
