@@ -97,7 +97,7 @@ class Query:
         """`events(…)`."""
         context = info.context
         wanted = domain.EventFilter(
-            streams=tuple(domain.Stream[s.name] for s in streams or (Stream.JOB,)),
+            streams=tuple(domain.Stream[s.name] for s in ((Stream.JOB,) if streams is None else streams)),
             stream_id=None if stream_id is None else parse_id("streamId", stream_id),
             types=None if types is None else tuple(domain.EventType[t.name] for t in types),
         )
