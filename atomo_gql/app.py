@@ -56,6 +56,7 @@ class Application:
             max_body=settings.max_body,
             max_waiting=settings.max_waiting,
             max_subscriptions=settings.max_subscriptions,
+            spare_deliveries=settings.spare_deliveries,
         )
         retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
         self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)

@@ -36,6 +36,7 @@ class Settings:
     max_body: int = 1_048_576
     max_batch: int = 16_777_216
     max_subscriptions: int = 20_000
+    spare_deliveries: int = 100
     max_waiting: int = 10_000
     max_connections: int = 10_000
     pool_size: int = 16
@@ -134,6 +135,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ATOMO_MAX_BODY_BYTES": ("max_body", _whole(1_024, 67_108_864)),
     "ATOMO_MAX_BATCH_BYTES": ("max_batch", _whole(1_024, 268_435_456)),
     "ATOMO_MAX_SUBSCRIPTIONS": ("max_subscriptions", _whole(1, 1_000_000)),
+    "ATOMO_SPARE_DELIVERIES": ("spare_deliveries", _whole(0, 30_000)),
     "ATOMO_MAX_WAITING": ("max_waiting", _whole(1, 1_000_000)),
     "ATOMO_MAX_CONNECTIONS": ("max_connections", _whole(1, 1_000_000)),
     "ATOMO_POOL_SIZE": ("pool_size", _whole(4, 1_000)),

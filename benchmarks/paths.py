@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from atomo_gql.domain.jobs import Lease
+from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, lease, report, tokens
 from atomo_gql.store.enqueue import EnqueueRow
 from atomo_gql.store.lease import LeaseRow
-from atomo_gql.store.report import Report
+from atomo_gql.store.report import ReportRow
 from benchmarks.load import post
 from benchmarks.rig import Rig, Target, generate, process
 
@@ -121,7 +121,7 @@ class Paths:
                 [jobs] = await lease.lease(store, [LeaseRow(token.id, BATCH, 30, (queue,))])
                 if not jobs:
                     return done
-                held = [Report(Lease(j.id, j.lease_id), token.id, body=b"null") for j in jobs]
+                held = [ReportRow(Lease(j.id, j.lease_id), token.id, body=b"null") for j in jobs]
                 done += sum(accepted is not None for accepted in await report.complete(store, held))
 
         began = time.perf_counter()

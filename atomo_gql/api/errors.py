@@ -37,9 +37,7 @@ def problem(error: errors.AtomoError) -> tuple[int, bytes]:
     """The status and the body of an error's answer."""
     status = STATUS[error.code]
     body = {"type": "about:blank", "status": status, "title": error.title, "detail": error.detail, "code": error.code}
-    if error.field:
-        body["field"] = error.field
-    return status, orjson.dumps(body)
+    return status, orjson.dumps({**body, **error.extensions})
 
 
 def internal() -> errors.AtomoError:

@@ -72,8 +72,27 @@ class LeaseLost(AtomoError):
     code = "LEASE_LOST"
     title = "Lease lost"
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"job {job_id} is not held under this lease; drop the work, another worker may have it")
+    def __init__(self, job_id: str, ended: str | None = None) -> None:
+        """`ended`: the event that ended the lease, where it was the caller's own."""
+        why = f"; this lease ended before: the job {_ENDS[ended]}" if ended in _ENDS else ""
+        super().__init__(f"job {job_id} is not held under this lease{why or _MAY_BE_ELSEWHERE}")
+        self.ended = ended
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """With `ended`, where it is known."""
+        return super().extensions if self.ended is None else {**super().extensions, "ended": self.ended}
+
+
+_MAY_BE_ELSEWHERE = "; drop the work, another worker may have it"
+_ENDS = {
+    "succeeded": "was completed under it",
+    "failed": "was failed under it, and waits for its retry",
+    "dead": "ended dead",
+    "released": "was handed back",
+    "reclaimed": "was taken back when the lease ran out",
+    "cancelled": "was cancelled",
+}
 
 
 class TooManyRequests(AtomoError):

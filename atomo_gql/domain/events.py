@@ -28,6 +28,7 @@ class EventType(StrEnum):
     PAUSED = "paused"  # a queue; its stream is the pause
     RESUMED = "resumed"
     MINTED = "minted"  # a worker token
+    ROTATED = "rotated"
     REVOKED = "revoked"
 
 
@@ -121,6 +122,7 @@ def _enqueued(event: Event) -> Job:
         status=JobStatus.QUEUED,
         priority=data["priority"],
         attempts=0,
+        deliveries=0,
         max_attempts=data["maxAttempts"],
         run_at=run_at,
         created_at=event.at,
@@ -132,6 +134,8 @@ def _enqueued(event: Event) -> Job:
         finished_at=None,
         version=1,
         idempotency_key=data["idempotencyKey"],
+        timeout_secs=data.get("timeoutSecs"),
+        deadline=_moment(data.get("deadline")),
         error=None,
     )
 
@@ -144,15 +148,28 @@ def _apply(job: Job, event: Event, queued_at: datetime | None) -> Job:
             job,
             status=JobStatus.LEASED,
             attempts=data["attempt"],
+            deliveries=job.deliveries + 1,
             leased_at=event.at,
             lease_id=UUID(data["leaseId"]),
             worker_id=UUID(event.actor.removeprefix("worker:")),
         )
     if event.type is EventType.RETRIED:
         _require(job, event, JobStatus.DEAD)
-        return replace(job, status=JobStatus.QUEUED, attempts=0, eligible_at=event.at, finished_at=None)
+        deadline = job.deadline if job.deadline and job.deadline > event.at else None
+        return replace(
+            job,
+            status=JobStatus.QUEUED,
+            attempts=0,
+            deliveries=0,
+            eligible_at=event.at,
+            finished_at=None,
+            deadline=deadline,
+        )
     if event.type is EventType.CANCELLED:
         _require(job, event, JobStatus.QUEUED, JobStatus.LEASED)
+        return _ended(job, event, JobStatus.DEAD, data["error"])
+    if event.type is EventType.DEAD and "leaseId" not in data:  # its deadline passed while it was queued
+        _require(job, event, JobStatus.QUEUED)
         return _ended(job, event, JobStatus.DEAD, data["error"])
     _require(job, event, JobStatus.LEASED)
     if UUID(data["leaseId"]) != job.lease_id:

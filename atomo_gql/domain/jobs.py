@@ -36,6 +36,8 @@ class NewJob:
     max_attempts: int = 5
     priority: int = 0
     run_at: datetime | None = None
+    timeout_secs: int | None = None  # that one attempt may take
+    deadline: datetime | None = None  # from when it is not worth doing any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class Job:
     status: JobStatus
     priority: int
     attempts: int  # leases given so far, but for those handed back
+    deliveries: int  # leases given so far
     max_attempts: int
     run_at: datetime | None  # as asked when it was enqueued
     created_at: datetime
@@ -60,6 +63,8 @@ class Job:
     finished_at: datetime | None
     version: int  # of its newest event
     idempotency_key: str | None
+    timeout_secs: int | None
+    deadline: datetime | None
     error: str | None  # of the last attempt that failed
     result: Json = None
     progress: Json = None  # the newest {percent, message, data} of the attempt under way
@@ -101,6 +106,8 @@ class LeaseRequest:
     capacity: int  # 1–100 jobs
     visibility_secs: int  # 1–86,400
     wait_secs: float  # 0–60
+    kinds: tuple[str, ...] | None = None  # None: any
+    request_id: str | None = None  # the same one again gets the same leases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,37 +121,12 @@ class LeasedJob:
     payload: Json
     attempt: int  # this one: 1, 2, 3 …
     max_attempts: int
+    deliveries: int  # this one included
     priority: int
     created_at: datetime
     leased_at: datetime
     lease_expires_at: datetime
+    timeout_secs: int | None
+    deadline: datetime | None
     trace: str | None  # W3C traceparent of the request that enqueued it
     tenant: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to one attempt, as a report names it."""
-
-    job_id: UUID
-    lease_id: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """A word from the worker while it works. It is fanned out and forgotten."""
-
-    percent: float | None = None
-    message: str | None = None
-    data: Json = None
-
-    def as_json(self) -> dict[str, Json]:
-        """The three fields, as every door shows them."""
-        return {"percent": self.percent, "message": self.message, "data": self.data}
-
-
-@dataclass(frozen=True, slots=True)
-class FailOutcome:
-    """What became of a job that failed."""
-
-    delay_secs: int | None  # until the retry, without its jitter; None: it is dead

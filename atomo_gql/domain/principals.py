@@ -49,6 +49,9 @@ class WorkerToken:
     created_at: datetime
     created_by: str
     revoked_at: datetime | None = None
+    kinds: tuple[str, ...] | None = None  # None: any
+    expires_at: datetime | None = None  # None: never
+    last_used_at: datetime | None = None  # give or take a minute
 
     @property
     def is_revoked(self) -> bool:

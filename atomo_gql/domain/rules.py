@@ -23,6 +23,12 @@ MAX_CAPACITY = 100
 MAX_VISIBILITY_SECS = 86_400
 MAX_WAIT_SECS = 60
 MAX_QUEUES = 1_000  # named in one lease or token
+MAX_KINDS = 1_000
+MAX_REPORTS = 1_000  # in one call
+MAX_REQUEST_ID = 200  # characters
+MAX_TIMEOUT_SECS = 604_800  # a week
+MAX_RETRY_AFTER_SECS = 604_800
+MAX_GRACE_SECS = 2_592_000  # 30 days
 INT64 = range(-(2**63), 2**64)  # signed or unsigned
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -67,6 +73,17 @@ def check_queues(field: str, values: Sequence[str]) -> tuple[str, ...]:
     for index, value in enumerate(values):
         check_name(f"{field}[{index}]", value)
     return ("*",) if "*" in values else tuple(dict.fromkeys(values))
+
+
+def check_kinds(field: str, values: Sequence[str] | None) -> tuple[str, ...] | None:
+    """A list of kinds, without doubles; None is any."""
+    if values is None:
+        return None
+    if not 0 < len(values) <= MAX_KINDS:
+        raise BadUserInput(f"{field} must name from 1 to {MAX_KINDS} kinds, not {len(values)}", field=field)
+    for index, value in enumerate(values):
+        check_name(f"{field}[{index}]", value)
+    return tuple(dict.fromkeys(values))
 
 
 def check_range(field: str, value: int, least: int, most: int) -> int:
@@ -139,11 +156,24 @@ def check_new_job(job: NewJob, prefix: str = "") -> NewJob:
         check_name(f"{prefix}idempotencyKey", job.idempotency_key, MAX_KEY)
     check_range(f"{prefix}maxAttempts", job.max_attempts, 1, MAX_ATTEMPTS)
     check_range(f"{prefix}priority", job.priority, -MAX_PRIORITY, MAX_PRIORITY)
-    return job if job.run_at is None else replace(job, run_at=check_moment(f"{prefix}runAt", job.run_at))
+    if job.timeout_secs is not None:
+        check_range(f"{prefix}timeoutSecs", job.timeout_secs, 1, MAX_TIMEOUT_SECS)
+    if job.run_at is None and job.deadline is None:
+        return job
+    run_at = None if job.run_at is None else check_moment(f"{prefix}runAt", job.run_at)
+    deadline = None if job.deadline is None else check_moment(f"{prefix}deadline", job.deadline)
+    if run_at and deadline and deadline <= run_at:
+        raise BadUserInput(f"{prefix}deadline must be after {prefix}runAt", field=f"{prefix}deadline")
+    return replace(job, run_at=run_at, deadline=deadline)
 
 
 def lease_request(
-    queues: Sequence[str], capacity: int | None, visibility_secs: int | None, wait_secs: float | None
+    queues: Sequence[str],
+    capacity: int | None,
+    visibility_secs: int | None,
+    wait_secs: float | None,
+    kinds: Sequence[str] | None = None,
+    request_id: str | None = None,
 ) -> LeaseRequest:
     """A lease request with its numbers clamped to what is allowed."""
     return LeaseRequest(
@@ -151,12 +181,19 @@ def lease_request(
         capacity=1 if capacity is None else clamp(capacity, 1, MAX_CAPACITY),
         visibility_secs=check_visibility(visibility_secs),
         wait_secs=0.0 if wait_secs is None else float(max(0, min(wait_secs, MAX_WAIT_SECS))),
+        kinds=check_kinds("kinds", kinds),
+        request_id=None if request_id is None else check_name("requestId", request_id, MAX_REQUEST_ID),
     )
 
 
 def check_visibility(value: int | None) -> int:
     """Seconds until a lease runs out, clamped; 30 when nothing is said."""
     return 30 if value is None else clamp(value, 1, MAX_VISIBILITY_SECS)
+
+
+def check_retry_after(value: float | None) -> int | None:
+    """Seconds until a retry, rounded up and clamped; None: the usual back-off."""
+    return None if value is None else clamp(math.ceil(min(value, MAX_RETRY_AFTER_SECS)), 0, MAX_RETRY_AFTER_SECS)
 
 
 def check_error(value: str | None) -> str:

@@ -47,6 +47,22 @@ def require_admin(caller: Caller) -> None:
         raise Forbidden('this needs a token with the claim role: "admin"')
 
 
+def kinds_within(token: WorkerToken, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The kinds that a request is about; None: any.
+
+    Raises:
+        Forbidden: names the first kind that is not covered.
+    """
+    if token.kinds is None or kinds is None:
+        return kinds if token.kinds is None else token.kinds
+    for kind in kinds:
+        if kind not in token.kinds:
+            raise Forbidden(
+                f"this worker token does not reach kind {kind!r}; it has {', '.join(map(repr, token.kinds))}"
+            )
+    return kinds
+
+
 def require_queues(token: WorkerToken, queues: tuple[str, ...]) -> None:
     """Refuse queues outside the token.
 

@@ -14,6 +14,7 @@ class Limits:
     max_body: int  # bytes of a request, and of one JSON value in it
     max_waiting: int  # long polls at a time
     max_subscriptions: int  # watchers at a time
+    spare_deliveries: int  # leases of a job beyond its attempts
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from atomo_gql.store import housekeeping as store
 log = logging.getLogger("atomo_gql.housekeeping")
 
 _SWEEP = 500  # leases in one statement
+_FORGET = 5_000  # lease requests in one statement
 _DELETE = 2_000  # jobs in one statement
 _DAYS_AHEAD = 3
 
@@ -31,12 +32,23 @@ class HousekeepingService:
         self._database = resources.database
         self._hub = resources.hub
         self._retention = retention
+        self._spare = resources.limits.spare_deliveries
 
     async def sweep(self) -> int:
-        """Take back every lease that ran out; how many there were."""
+        """Take back every lease that ran out, and end what is past its deadline; how many leases there were."""
+        total = await self._reclaim()
+        while ended := await store.end_overdue(self._database, _SWEEP):
+            metrics.DEAD.inc(len(ended))
+            self._hub.changed(job.id for job in ended)
+            log.warning("%d jobs were not begun before their deadline, and are dead", len(ended))
+        while await store.forget_requests(self._database, _FORGET) == _FORGET:
+            pass
+        return total
+
+    async def _reclaim(self) -> int:
         total = 0
         while True:
-            taken = await store.reclaim(self._database, _SWEEP)
+            taken = await store.reclaim(self._database, _SWEEP, self._spare)
             total += len(taken)
             if taken:
                 dead = sum(job.is_dead for job in taken)

@@ -134,6 +134,8 @@ class JobService:
             run_at=job.run_at,
             actor=caller.actor,
             trace=trace,
+            timeout_secs=job.timeout_secs,
+            deadline=job.deadline,
         )
 
     async def _write(self, rows: Sequence[EnqueueRow]) -> list[Enqueued]:

@@ -11,6 +11,7 @@ from atomo_gql.domain.principals import Caller
 from atomo_gql.service.access import visible_tenant
 from atomo_gql.service.context import Resources
 from atomo_gql.store import queues as store
+from atomo_gql.store import tokens as store_tokens
 from atomo_gql.store.queues import QueueStats, SeenWorker
 
 MOST_COUNTED = 10_000  # jobs of one state in one queue
@@ -57,6 +58,8 @@ class QueueService:
         seen = self._seen.take()
         try:
             await store.record(self._database, seen)
+            if seen.used:
+                await store_tokens.used(self._database, list(seen.used))
         except AtomoError:
             self._seen.put_back(seen)
             raise

@@ -26,6 +26,7 @@ class Recorder:
             known.succeeded += activity.succeeded
             known.failed += activity.failed
         seen.workers |= self._seen.workers
+        seen.used |= self._seen.used
         self._seen = seen
 
     def lane(self, tenant: str | None, queue: str) -> Activity:
@@ -35,6 +36,10 @@ class Recorder:
         if found is None:
             found = self._seen.lanes[lane] = Activity()
         return found
+
+    def token(self, token: UUID) -> None:
+        """A worker token has been used."""
+        self._seen.used.add(token)
 
     def worker(self, token: UUID, queues: Iterable[str]) -> None:
         """A worker has asked for these queues."""

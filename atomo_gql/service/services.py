@@ -10,6 +10,7 @@ from atomo_gql.service.jobs import JobService
 from atomo_gql.service.leases import LeaseService
 from atomo_gql.service.manage import ManageService
 from atomo_gql.service.queues import QueueService
+from atomo_gql.service.reports import ReportService
 from atomo_gql.service.tokens import TokenService
 from atomo_gql.service.watching import WatchService
 
@@ -20,6 +21,7 @@ class Services:
 
     jobs: JobService
     leases: LeaseService
+    reports: ReportService
     history: HistoryService
     manage: ManageService
     queues: QueueService
@@ -33,9 +35,11 @@ def make_services(resources: Resources, retention: Retention) -> Services:
     """Put the services together on shared resources."""
     tokens = TokenService(resources)
     jobs = JobService(resources)
+    reports = ReportService(resources, tokens)
     return Services(
         jobs=jobs,
-        leases=LeaseService(resources, tokens),
+        leases=LeaseService(resources, tokens, reports),
+        reports=reports,
         history=HistoryService(resources),
         manage=ManageService(resources, jobs),
         queues=QueueService(resources),

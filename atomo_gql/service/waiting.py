@@ -14,9 +14,9 @@ from atomo_gql.domain.errors import AtomoError, TooManyRequests
 from atomo_gql.domain.jobs import LeasedJob, LeaseRequest
 from atomo_gql.domain.principals import WorkerToken
 from atomo_gql.service import metrics
+from atomo_gql.store.lease import Scope
 
 Lane = tuple[str, str]  # (tenant, queue)
-Scope = tuple[str | None, tuple[str, ...]]  # (tenant, None: any; queues, ("*",): any)
 _LOOK_SECS = 1.0
 _LEAST_PAUSE_SECS = 0.02  # between two looks: what is due, but held by somebody, must not make the loop spin
 
@@ -31,12 +31,12 @@ class Waiter:
 
     @property
     def scope(self) -> Scope:
-        """Whose jobs of which queues it would take."""
-        return self.token.tenant, self.request.queues
+        """Whose jobs, of which queues and kinds, it would take."""
+        return self.token.tenant, self.request.queues, self.request.kinds
 
     def wants(self, lanes: Iterable[Lane]) -> bool:
         """Whether a job of one of these lanes would do."""
-        tenant, queues = self.scope
+        tenant, queues, _ = self.scope
         return any((tenant is None or tenant == t) and ("*" in queues or q in queues) for t, q in lanes)
 
 

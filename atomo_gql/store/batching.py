@@ -14,6 +14,7 @@ from atomo_gql.store.database import is_data_error
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Group = tuple[Sequence[Item], "asyncio.Future[Sequence[Result]]"]  # what came together
 
 
 class Batcher(Generic[Item, Result]):
@@ -37,7 +38,8 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._most_weight = most_weight
         self._backlog = backlog
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[_Group[Item, Result]] = deque()
+        self._count = 0  # items waiting
         self._flights: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
@@ -47,51 +49,69 @@ class Batcher(Generic[Item, Result]):
         Raises:
             Unavailable: too many are waiting already, or the database was lost; and whatever `run` raises.
         """
-        if len(self._waiting) >= self._backlog:
+        return (await self._put([item]))[0]
+
+    async def submit_many(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Run items that came together, and stay so.
+
+        Raises:
+            As `submit`, for all of them.
+        """
+        return await self._put(items) if items else []
+
+    def _put(self, items: Sequence[Item]) -> "asyncio.Future[Sequence[Result]]":
+        if self._count >= self._backlog:
             raise Unavailable("the server has more requests waiting for the database than it may hold; try again")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future))
+        future: asyncio.Future[Sequence[Result]] = loop.create_future()
+        self._waiting.append((items, future))
+        self._count += len(items)
         if not self._scheduled and self._free:
             # At the end of this turn of the loop: requests that arrived together go together.
             self._scheduled = True
             loop.call_soon(self._launch)
-        return await future
+        return future
 
     def _launch(self) -> None:
         self._scheduled = False
         while self._free and self._waiting:
-            batch, weight = [self._waiting.popleft()], 0
-            while self._waiting and len(batch) < self._size:
-                weight += self._weigh(batch[-1][0])
-                if weight >= self._most_weight:
+            batch: list[_Group[Item, Result]] = []
+            count, weight = 0, 0
+            while self._waiting and (not batch or count < self._size):
+                weight += sum(map(self._weigh, self._waiting[0][0]))
+                if batch and weight >= self._most_weight:
                     break
                 batch.append(self._waiting.popleft())
+                count += len(batch[-1][0])
+            self._count -= count
             self._free -= 1
             task = asyncio.create_task(self._fly(batch))
             self._flights.add(task)
             task.add_done_callback(self._flights.discard)
 
-    async def _fly(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _fly(self, batch: "list[_Group[Item, Result]]") -> None:
         try:
             await self._settle(batch)
         finally:
             self._free += 1
             self._launch()
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, batch: "list[_Group[Item, Result]]") -> None:
         try:
-            results = await self._run([item for item, _ in batch])
+            results = await self._run([item for items, _ in batch for item in items])
         except Exception as error:
             if len(batch) > 1 and is_data_error(error):
                 # One of them is to blame; none of them was written. Each for itself, then.
-                for pair in batch:
-                    await self._settle([pair])
+                for group in batch:
+                    await self._settle([group])
                 return
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), result in zip(batch, results, strict=True):
+        begin = 0
+        for items, future in batch:
+            end = begin + len(items)
             if not future.done():
-                future.set_result(result)
+                future.set_result(results[begin:end])
+            begin = end

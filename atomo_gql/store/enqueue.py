@@ -24,6 +24,8 @@ class EnqueueRow:
     run_at: datetime | None
     actor: str
     trace: str | None
+    timeout_secs: int | None = None
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection:
         [r.run_at for r in unique],
         [r.actor for r in unique],
         [r.trace for r in unique],
+        [r.timeout_secs for r in unique],
+        [r.deadline for r in unique],
     )
     if connection is None:
         found = await database.dispatch("job_enqueue", *arguments)

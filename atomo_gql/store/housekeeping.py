@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from atomo_gql.store.database import Database
@@ -9,7 +10,7 @@ from atomo_gql.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """A job whose lease ran out."""
+    """A job whose time ran out."""
 
     id: UUID
     tenant: str | None
@@ -26,10 +27,24 @@ class PartitionDay:
     end_id: UUID
 
 
-async def reclaim(database: Database, most: int) -> list[Reclaimed]:
-    """Take back at most so many expired leases."""
-    found = await database.dispatch("lease_reclaim", most)
-    return [Reclaimed(r["id"], r["tenant"] or None, r["queue"], r["is_dead"]) for r in found]
+async def reclaim(database: Database, most: int, spare: int) -> list[Reclaimed]:
+    """Take back at most so many expired leases; a job of more deliveries than its attempts and so many is dead."""
+    return [_reclaimed(row) for row in await database.dispatch("lease_reclaim", most, spare)]
+
+
+async def end_overdue(database: Database, most: int) -> list[Reclaimed]:
+    """End at most so many queued jobs whose deadline has passed."""
+    return [_reclaimed(row) for row in await database.dispatch("job_overdue", most)]
+
+
+async def forget_requests(database: Database, most: int) -> int:
+    """Forget at most so many lease requests that nobody can repeat any more; how many there were."""
+    deleted: int = (await database.dispatch("lease_requests_forget", most))[0]["deleted"]
+    return deleted
+
+
+def _reclaimed(row: Any) -> Reclaimed:
+    return Reclaimed(row["id"], row["tenant"] or None, row["queue"], row["is_dead"])
 
 
 async def make_partitions(database: Database, ahead: int) -> int:

@@ -1,13 +1,16 @@
 """`sql/queries/lease.sql`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from atomo_gql.domain.jobs import LeasedJob
 from atomo_gql.store.database import Database
+
+Scope = tuple[str | None, tuple[str, ...], tuple[str, ...] | None]  # tenant, queues, kinds; None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +21,40 @@ class LeaseRow:
     count: int
     visibility_secs: int
     queues: tuple[str, ...]
+    kinds: tuple[str, ...] | None = None  # None: any
+    request_id: str | None = None
+
+    @property
+    def identity(self) -> object:
+        """Two rows of the same are one request."""
+        return id(self) if self.request_id is None else (self.worker_id, self.request_id)
 
 
 async def lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[LeasedJob]]:
-    """The jobs each request gets, the requests served in their order."""
-    pairs = [(number, queue) for number, row in enumerate(rows, 1) for queue in row.queues]
+    """The jobs each request gets, the requests served in their order; a request made before gets what it got."""
+    unique = list({row.identity: row for row in reversed(rows)}.values())[::-1] if len(rows) > 1 else list(rows)
+    try:
+        answers = await _lease(database, unique)
+    except asyncpg.UniqueViolationError:
+        if len(unique) > 1:
+            raise  # the batcher tries them one by one
+        answers = await _lease(database, unique)  # the same request was answered at the same moment, elsewhere
+    if len(unique) == len(rows):
+        return answers
+    by_identity = {row.identity: answer for row, answer in zip(unique, answers, strict=True)}
+    return [by_identity[row.identity] for row in rows]
+
+
+async def _lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[LeasedJob]]:
+    queues, kinds = _pairs(row.queues for row in rows), _pairs(row.kinds or () for row in rows)
     found = await database.dispatch(
         "job_lease",
         [r.worker_id for r in rows],
         [r.count for r in rows],
         [r.visibility_secs for r in rows],
-        [number for number, _ in pairs],
-        [queue for _, queue in pairs],
+        [r.request_id for r in rows],
+        *queues,
+        *kinds,
     )
     answers: list[list[LeasedJob]] = [[] for _ in rows]
     for row in found:
@@ -42,10 +67,13 @@ async def lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[Lease
                 payload=orjson.Fragment(row["payload"]),
                 attempt=row["attempt"],
                 max_attempts=row["max_attempts"],
+                deliveries=row["deliveries"],
                 priority=row["priority"],
                 created_at=row["created_at"],
                 leased_at=row["leased_at"],
-                lease_expires_at=row["lease_expires_at"],
+                lease_expires_at=row["expires_at"],
+                timeout_secs=row["timeout_secs"],
+                deadline=row["deadline"],
                 trace=row["trace"],
                 tenant=row["tenant"] or None,
             )
@@ -53,16 +81,33 @@ async def lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[Lease
     return answers
 
 
-async def next_eligible(database: Database, scopes: Sequence[tuple[str | None, tuple[str, ...]]]) -> list[float | None]:
-    """Of each scope (tenant, queues): seconds until a job is eligible, below zero when one is; None: none is queued."""
-    pairs = [(number, queue) for number, (_, queues) in enumerate(scopes, 1) for queue in queues]
+async def close(database: Database, rows: Sequence[LeaseRow]) -> list[bool]:
+    """Lease nothing for these requests any more; False: somebody has, meanwhile."""
+    found = await database.dispatch(
+        "lease_request_close",
+        [r.worker_id for r in rows],
+        [r.request_id for r in rows],
+        [r.visibility_secs for r in rows],
+    )
+    closed = {row["ord"] for row in found}
+    return [number in closed for number in range(1, len(rows) + 1)]
+
+
+async def next_eligible(database: Database, scopes: Sequence[Scope]) -> list[float | None]:
+    """Of each scope: seconds until a job is eligible, below zero when one is; None: none is queued."""
     rows = await database.dispatch(
         "job_next_eligible",
-        [tenant for tenant, _ in scopes],
-        [number for number, _ in pairs],
-        [queue for _, queue in pairs],
+        [tenant for tenant, _, _ in scopes],
+        *_pairs(queues for _, queues, _ in scopes),
+        *_pairs(kinds or () for _, _, kinds in scopes),
     )
     answers: list[float | None] = [None] * len(scopes)
     for row in rows:
         answers[row["ord"] - 1] = row["seconds"]
     return answers
+
+
+def _pairs(names: Iterable[tuple[str, ...]]) -> tuple[list[int], list[str]]:
+    """Names of each row, as two columns: the number of the row, and the name."""
+    pairs = [(number, name) for number, of_row in enumerate(names, 1) for name in of_row]
+    return [number for number, _ in pairs], [name for _, name in pairs]

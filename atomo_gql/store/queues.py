@@ -55,6 +55,7 @@ class Sightings:
 
     lanes: dict[Lane, Activity] = field(default_factory=dict)
     workers: set[tuple[UUID, str]] = field(default_factory=set)  # (token, queue or "*")
+    used: set[UUID] = field(default_factory=set)  # tokens
 
 
 async def names(

@@ -124,6 +124,9 @@ async def _write(connection: Any, folded: list[tuple[Job, list[Any]]]) -> None:
                 job.kind,
                 job.idempotency_key,
                 job.error,
+                job.deliveries if ended else None,
+                job.timeout_secs,
+                job.deadline,
             )
         )
         if job.status is JobStatus.QUEUED:
@@ -137,6 +140,10 @@ async def _write(connection: Any, folded: list[tuple[Job, list[Any]]]) -> None:
                     job.max_attempts,
                     job.tenant or "",
                     job.queue,
+                    job.kind,
+                    job.deliveries,
+                    job.timeout_secs,
+                    job.deadline,
                 )
             )
         elif job.status is JobStatus.LEASED:
@@ -154,6 +161,10 @@ async def _write(connection: Any, folded: list[tuple[Job, list[Any]]]) -> None:
                     job.max_attempts,
                     job.tenant or "",
                     job.queue,
+                    job.kind,
+                    job.deliveries,
+                    job.timeout_secs,
+                    job.deadline,
                 )
             )
     for name, values in (

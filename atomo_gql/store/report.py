@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from atomo_gql.domain.jobs import FailOutcome, Lease
+from atomo_gql.domain.reports import FailOutcome, Lease
 from atomo_gql.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportRow:
     """A report on a lease. What the fields below it mean depends on the verb."""
 
     lease: Lease
@@ -23,6 +23,7 @@ class Report:
     body: bytes | None = None  # encoded JSON: a result, or a progress
     error: str | None = None
     retryable: bool = True
+    retry_after_secs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,53 +34,67 @@ class Accepted:
     queue: str | None = None
     attempt: int | None = None
     failure: FailOutcome | None = None
+    is_dead: bool = False
 
 
-async def heartbeat(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+Rows = Sequence[ReportRow]
+Answers = list[Accepted | None]
+
+
+async def heartbeat(database: Database, reports: Rows) -> Answers:
     """Move the deadlines."""
     return await _report(database, "job_heartbeat", reports, [r.visibility_secs for r in reports])
 
 
-async def progress(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+async def progress(database: Database, reports: Rows) -> Answers:
     """Move the deadlines, and keep the newest progress while the lease lasts."""
     return await _report(
         database, "job_progress", reports, [r.visibility_secs for r in reports], [r.body for r in reports]
     )
 
 
-async def complete(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+async def complete(database: Database, reports: Rows) -> Answers:
     """The work is done, with a result."""
     return await _report(database, "job_complete", reports, [r.body for r in reports])
 
 
-async def fail(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
+async def fail(database: Database, reports: Rows) -> Answers:
     """The attempt failed: queued again for later, or dead."""
-    return await _report(
-        database, "job_fail", reports, [r.error for r in reports], [r.retryable for r in reports], failed=True
-    )
+    columns = [r.error for r in reports], [r.retryable for r in reports], [r.retry_after_secs for r in reports]
+    return await _report(database, "job_fail", reports, *columns, failed=True)
 
 
-async def release(database: Database, reports: Sequence[Report]) -> list[Accepted | None]:
-    """Handed back unharmed."""
-    return await _report(database, "job_release", reports)
+async def release(database: Database, reports: Rows, spare: int) -> Answers:
+    """Handed back unharmed; dead after so many deliveries beyond its attempts."""
+    return await _report(database, "job_release", reports, spare)
 
 
-async def _report(
-    database: Database, statement: str, reports: Sequence[Report], *columns: list[Any], failed: bool = False
-) -> list[Accepted | None]:
-    rows = await database.dispatch(
-        statement,
-        [r.lease.job_id for r in reports],
-        [r.lease.lease_id for r in reports],
-        [r.worker_id for r in reports],
-        *columns,
-    )
-    answers: list[Accepted | None] = [None] * len(reports)
+async def ends(database: Database, reports: Rows) -> list[str | None]:
+    """The type of the event that ended each lease, where it was that worker's and is over."""
+    found = await database.dispatch("lease_ends", *_leases(reports))
+    answers: list[str | None] = [None] * len(reports)
+    for row in found:
+        answers[row["ord"] - 1] = row["type"]
+    return answers
+
+
+async def _report(database: Database, statement: str, reports: Rows, *columns: Any, failed: bool = False) -> Answers:
+    rows = await database.dispatch(statement, *_leases(reports), *columns)
+    answers: Answers = [None] * len(reports)
     for row in rows:
         answers[row["ord"] - 1] = Accepted(
             row.get("tenant") or None,
             row.get("queue"),
             row.get("attempt"),
             FailOutcome(row["delay_secs"]) if failed else None,
+            row.get("is_dead", False),
         )
     return answers
+
+
+def _leases(reports: Rows) -> tuple[list[UUID], list[UUID], list[UUID]]:
+    return (
+        [r.lease.job_id for r in reports],
+        [r.lease.lease_id for r in reports],
+        [r.worker_id for r in reports],
+    )

@@ -1,6 +1,7 @@
 """`sql/queries/tokens.sql`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from atomo_gql.domain.principals import WorkerToken
@@ -9,10 +10,41 @@ from atomo_gql.store.database import Database
 
 
 async def mint(
-    database: Database, *, tenant: str, name: str, queues: Sequence[str], token_hash: bytes, created_by: str
+    database: Database,
+    *,
+    tenant: str,
+    name: str,
+    queues: Sequence[str],
+    kinds: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
+    token_hash: bytes,
+    created_by: str,
 ) -> WorkerToken:
     """Keep a new token, by its hash."""
-    return rows.worker_token(await database.fetch_one("token_mint", tenant, name, list(queues), token_hash, created_by))
+    row = await database.fetch_one(
+        "token_mint",
+        tenant,
+        name,
+        list(queues),
+        token_hash,
+        created_by,
+        None if kinds is None else list(kinds),
+        expires_at,
+    )
+    return rows.worker_token(row)
+
+
+async def rotate(
+    database: Database, token_id: UUID, tenant: str | None, token_hash: bytes, actor: str, grace_secs: int | None
+) -> WorkerToken | None:
+    """Keep a successor of a live token, which ends after the grace, if there is one; None: there is no such token."""
+    row = await database.fetch_one("token_rotate", token_id, tenant, token_hash, actor, grace_secs)
+    return None if row is None else rows.worker_token(row)
+
+
+async def used(database: Database, ids: Sequence[UUID]) -> None:
+    """Note that these tokens were used just now."""
+    await database.fetch("token_used", list(ids))
 
 
 async def find(database: Database, token_hashes: Sequence[bytes]) -> list[WorkerToken | None]:
@@ -23,7 +55,7 @@ async def find(database: Database, token_hashes: Sequence[bytes]) -> list[Worker
 
 
 async def live(database: Database, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the tokens that are not revoked."""
+    """Those of the tokens that are neither revoked nor over."""
     return {row["id"] for row in await database.dispatch("token_live", list(set(ids)))}
 
 

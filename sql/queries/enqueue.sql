@@ -1,11 +1,12 @@
--- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[]) :many
+-- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[], timeouts integer[], deadlines timestamptz[]) :many
 -- One row per input, in its order: the job's id, and whether it is new. Within one call a key may occur once per tenant
 -- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring.
 WITH input AS MATERIALIZED (
     SELECT i.*, new_id() AS id, statement_timestamp() AS at
     FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
-                $8::timestamptz[], $9::text[], $10::text[])
-        WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, ord)
+                $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[])
+        WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, timeout_secs,
+                              deadline, ord)
 ),
 claimed AS (
     INSERT INTO idempotency_keys AS k (tenant, queue, key, job_id)
@@ -22,11 +23,14 @@ logged AS (
     SELECT id, 1, at, 'Job', 'enqueued', tenant, actor, trace, jsonb_build_object(
         'queue', queue, 'kind', kind, 'payload', payload, 'priority', priority, 'maxAttempts', max_attempts,
         'runAt', run_at, 'idempotencyKey', key)
+        || CASE WHEN timeout_secs IS NULL AND deadline IS NULL THEN '{}'
+                ELSE jsonb_build_object('timeoutSecs', timeout_secs, 'deadline', deadline) END
     FROM settled WHERE job_id = id ORDER BY ord
 ),
 recorded AS (
-    INSERT INTO job_records (id, created_at, run_at, priority, max_attempts, tenant, queue, kind, idempotency_key)
-    SELECT id, at, run_at, priority, max_attempts, tenant, queue, kind, key
+    INSERT INTO job_records (id, created_at, run_at, priority, max_attempts, tenant, queue, kind, idempotency_key,
+                             timeout_secs, deadline)
+    SELECT id, at, run_at, priority, max_attempts, tenant, queue, kind, key, timeout_secs, deadline
     FROM settled WHERE job_id = id ORDER BY ord
 ),
 new_lanes AS MATERIALIZED (
@@ -41,8 +45,9 @@ laned AS (
     ON CONFLICT DO NOTHING
 ),
 queued AS (
-    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
-    SELECT id, greatest(run_at, at), 1, priority, 0, max_attempts, tenant, queue
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
+                       timeout_secs, deadline)
+    SELECT id, greatest(run_at, at), 1, priority, 0, max_attempts, tenant, queue, kind, 0, timeout_secs, deadline
     FROM settled WHERE job_id = id ORDER BY ord
 )
 SELECT job_id AS id, job_id = id AS is_new FROM settled ORDER BY ord;

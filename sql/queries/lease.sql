@@ -1,24 +1,39 @@
--- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], scope_rows integer[], scope_queues text[]) :many
+-- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[]) :many
 -- One row per leased job. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose
--- scope_rows is n ('*': any). Requests are served in order, and a request whose token is revoked gets nothing.
-WITH requests AS MATERIALIZED (
+-- scope_rows is n ('*': any), its kinds the kind_names whose kind_rows is n (none: any). Requests are served in order,
+-- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
+-- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
+WITH asked AS MATERIALIZED (
     SELECT
-        r.ord::integer AS request, r.worker_id, r.count, r.visibility, nullif(t.tenant, '') AS tenant,
+        r.ord::integer AS request, r.worker_id, r.count, r.visibility, r.request_id, nullif(t.tenant, '') AS tenant,
         (SELECT CASE WHEN '*' = ANY (array_agg(s.queue)) THEN NULL ELSE array_agg(DISTINCT s.queue) END
-         FROM unnest($4::integer[], $5::text[]) AS s (row, queue) WHERE s.row = r.ord) AS queues
-    FROM unnest($1::uuid[], $2::integer[], $3::integer[]) WITH ORDINALITY AS r (worker_id, count, visibility, ord)
-    JOIN worker_tokens AS t ON t.id = r.worker_id AND t.revoked_at IS NULL
+         FROM unnest($5::integer[], $6::text[]) AS s (row, queue) WHERE s.row = r.ord) AS queues,
+        (SELECT array_agg(DISTINCT k.kind) FROM unnest($7::integer[], $8::text[]) AS k (row, kind) WHERE k.row = r.ord) AS kinds,
+        r.request_id IS NOT NULL AND EXISTS (
+            SELECT FROM lease_requests AS q WHERE q.worker_id = r.worker_id AND q.request_id = r.request_id) AS is_repeated
+    FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[])
+        WITH ORDINALITY AS r (worker_id, count, visibility, request_id, ord)
+    JOIN worker_tokens AS t ON t.id = r.worker_id AND token_lives(t)
     ORDER BY r.ord
 ),
 taken AS MATERIALIZED (
-    SELECT r.request, r.worker_id, r.visibility, gen_random_uuid() AS lease_id, statement_timestamp() AS leased_at, t.*
-    FROM requests AS r CROSS JOIN LATERAL take_ready(r.tenant, r.queues, r.count) AS t
+    SELECT a.request, a.worker_id, a.visibility, a.request_id, gen_random_uuid() AS lease_id,
+        statement_timestamp() AS leased_at, t.*,
+        least(statement_timestamp() + make_interval(secs => a.visibility),
+              lease_limit(statement_timestamp(), t.timeout_secs, t.deadline)) AS expires_at
+    FROM asked AS a CROSS JOIN LATERAL take_ready(a.tenant, a.queues, a.kinds, a.count) AS t
+    WHERE NOT a.is_repeated
+),
+claimed AS (
+    INSERT INTO lease_requests (worker_id, request_id, expires_at)
+    SELECT DISTINCT worker_id, request_id, statement_timestamp() + make_interval(secs => greatest(visibility, 600))
+    FROM taken WHERE request_id IS NOT NULL
 ),
 leased AS (
     INSERT INTO leases (id, lease_id, worker_id, leased_at, expires_at, eligible_at, version, visibility_secs, priority,
-                        attempt, max_attempts, tenant, queue)
-    SELECT id, lease_id, worker_id, leased_at, leased_at + make_interval(secs => visibility), eligible_at, version + 1,
-           visibility, priority, attempts + 1, max_attempts, tenant, queue
+                        attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs, deadline, request_id)
+    SELECT id, lease_id, worker_id, leased_at, expires_at, eligible_at, version + 1, visibility, priority, attempts + 1,
+           max_attempts, tenant, queue, kind, deliveries + 1, timeout_secs, deadline, request_id
     FROM taken
 ),
 logged AS (
@@ -26,23 +41,46 @@ logged AS (
     SELECT id, version + 1, leased_at, 'Job', 'leased', tenant, 'worker:' || worker_id, jsonb_build_object(
         'leaseId', lease_id, 'attempt', attempts + 1, 'visibilitySecs', visibility)
     FROM taken
+),
+given AS (
+    SELECT request, id, lease_id, attempts + 1 AS attempt, max_attempts, deliveries + 1 AS deliveries, queue, kind,
+        priority, eligible_at, leased_at, expires_at, timeout_secs, deadline, tenant
+    FROM taken
+    UNION ALL
+    SELECT a.request, l.id, l.lease_id, l.attempt, l.max_attempts, l.deliveries, l.queue, l.kind, l.priority,
+        l.eligible_at, l.leased_at, l.expires_at, l.timeout_secs, l.deadline, l.tenant
+    FROM asked AS a JOIN leases AS l ON l.worker_id = a.worker_id AND l.request_id = a.request_id
+    WHERE a.is_repeated
 )
-SELECT
-    t.request, t.id, t.lease_id, t.attempts + 1 AS attempt, t.max_attempts, t.queue, e.data ->> 'kind' AS kind,
-    (e.data -> 'payload')::text AS payload, t.priority, t.leased_at,
-    t.leased_at + make_interval(secs => t.visibility) AS lease_expires_at, e.at AS created_at, e.trace, t.tenant
-FROM taken AS t
-CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = t.id AND e.version = 1 LIMIT 1) AS e
-ORDER BY t.request, t.priority DESC, t.eligible_at, t.id;
+SELECT g.*, (e.data -> 'payload')::text AS payload, e.at AS created_at, e.trace
+FROM given AS g
+CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e
+ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;
 
--- name: job_next_eligible(tenants text[], scope_rows integer[], scope_queues text[]) :many
--- For each scope (a tenant, null: any; its queues as in job_lease): the seconds until a job of it is eligible, below zero
+-- name: lease_request_close(worker_ids uuid[], request_ids text[], visibilities integer[]) :many
+-- These requests were answered with nothing, and nothing shall be leased for them any more. Answers the ordinals of
+-- those that were open until now; for the others somebody has leased meanwhile.
+WITH closed AS (
+    INSERT INTO lease_requests (worker_id, request_id, expires_at)
+    SELECT i.worker_id, i.request_id, statement_timestamp() + make_interval(secs => greatest(i.visibility, 600))
+    FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS i (worker_id, request_id, visibility)
+    ORDER BY 1, 2
+    ON CONFLICT DO NOTHING
+    RETURNING worker_id, request_id
+)
+SELECT i.ord::integer AS ord
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i (worker_id, request_id, ord)
+JOIN closed AS c ON c.worker_id = i.worker_id AND c.request_id = i.request_id;
+
+-- name: job_next_eligible(tenants text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[]) :many
+-- For each scope (a tenant, null: any; its queues and kinds as in job_lease): the seconds until a job of it is eligible, below zero
 -- when one is. Scopes with nothing queued are left out.
 SELECT s.ord::integer AS ord, extract(epoch FROM s.at - clock_timestamp())::float8 AS seconds
 FROM (
     SELECT t.ord, next_eligible(t.tenant, (
         SELECT CASE WHEN '*' = ANY (array_agg(q.queue)) THEN NULL ELSE array_agg(q.queue) END
-        FROM unnest($2::integer[], $3::text[]) AS q (row, queue) WHERE q.row = t.ord)) AS at
+        FROM unnest($2::integer[], $3::text[]) AS q (row, queue) WHERE q.row = t.ord), (
+        SELECT array_agg(DISTINCT k.kind) FROM unnest($4::integer[], $5::text[]) AS k (row, kind) WHERE k.row = t.ord)) AS at
     FROM unnest($1::text[]) WITH ORDINALITY AS t (tenant, ord)
 ) AS s
 WHERE s.at IS NOT NULL;

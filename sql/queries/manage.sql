@@ -2,7 +2,7 @@
 
 -- name: job_retry(ids uuid[], tenant text, actor text, trace text) :many
 -- Dead jobs of the tenant ('': those without one; null: anybody's) are queued again, with all their attempts before
--- them. Answers those that were; others are passed over.
+-- them; a deadline that has passed counts no longer. Answers those that were; others are passed over.
 WITH dead AS MATERIALIZED (
     SELECT * FROM job_records
     WHERE id = ANY ($1::uuid[]) AND outcome = 'dead' AND ($2::text IS NULL OR tenant = $2)
@@ -15,11 +15,16 @@ logged AS (
     FROM dead
 ),
 queued AS (
-    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
-    SELECT id, statement_timestamp(), version + 1, priority, 0, max_attempts, tenant, queue FROM dead
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
+                       timeout_secs, deadline)
+    SELECT id, statement_timestamp(), version + 1, priority, 0, max_attempts, tenant, queue, kind, 0, timeout_secs,
+           CASE WHEN deadline > statement_timestamp() THEN deadline END
+    FROM dead
 ),
 recorded AS (
-    UPDATE job_records AS j SET outcome = NULL, finished_at = NULL, version = NULL, attempts = NULL
+    UPDATE job_records AS j
+    SET outcome = NULL, finished_at = NULL, version = NULL, attempts = NULL, deliveries = NULL,
+        deadline = CASE WHEN d.deadline > statement_timestamp() THEN d.deadline END
     FROM dead AS d WHERE j.id = d.id
 )
 SELECT id, tenant, queue FROM dead;
@@ -31,13 +36,13 @@ WITH waiting AS (
     DELETE FROM ready AS r USING (
         SELECT id FROM ready WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2) ORDER BY id FOR UPDATE) AS w
     WHERE r.id = w.id
-    RETURNING r.id, r.version, r.attempts, r.tenant, r.queue, NULL::uuid AS lease_id
+    RETURNING r.id, r.version, r.attempts, r.deliveries, r.tenant, r.queue, NULL::uuid AS lease_id
 ),
 held AS (
     DELETE FROM leases AS l USING (
         SELECT id FROM leases WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2) ORDER BY id FOR UPDATE) AS h
     WHERE l.id = h.id
-    RETURNING l.id, l.version, l.attempt AS attempts, l.tenant, l.queue, l.lease_id
+    RETURNING l.id, l.version, l.attempt AS attempts, l.deliveries, l.tenant, l.queue, l.lease_id
 ),
 ended AS (SELECT * FROM waiting UNION ALL SELECT * FROM held),
 logged AS (
@@ -49,7 +54,7 @@ logged AS (
 recorded AS (
     UPDATE job_records AS j
     SET outcome = 'dead', finished_at = statement_timestamp(), version = e.version + 1, attempts = e.attempts,
-        error = $5::text
+        deliveries = e.deliveries, error = $5::text
     FROM ended AS e WHERE j.id = e.id
 )
 SELECT id, tenant, queue FROM ended;

@@ -1,11 +1,14 @@
 -- What a worker may say of a job it holds. Every statement takes arrays, answers the ordinals (1, 2, …) of the reports
--- it accepted, and passes over those whose lease is not, or no longer, the current one.
+-- it accepted, and passes over those whose lease is not, or no longer, the current one. A lease that has reached its
+-- job's time limit can still be ended, and not be extended.
 
 -- name: job_heartbeat(ids uuid[], lease_ids uuid[], worker_ids uuid[], visibilities integer[]) :many
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[]))
 UPDATE leases AS l
-SET expires_at = statement_timestamp() + make_interval(secs => ($4::integer[])[h.ord])
-FROM held AS h WHERE l.id = h.id
+SET expires_at = least(statement_timestamp() + make_interval(secs => ($4::integer[])[h.ord]),
+                       lease_limit(l.leased_at, l.timeout_secs, l.deadline))
+FROM held AS h
+WHERE l.id = h.id AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
 RETURNING h.ord;
 
 -- name: job_progress(ids uuid[], lease_ids uuid[], worker_ids uuid[], visibilities integer[], progress jsonb[]) :many
@@ -14,9 +17,12 @@ WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3:
 newest AS MATERIALIZED (SELECT DISTINCT ON (id) id, ord FROM held ORDER BY id, ord DESC),
 moved AS (
     UPDATE leases AS l
-    SET expires_at = statement_timestamp() + make_interval(secs => coalesce(($4::integer[])[n.ord], l.visibility_secs)),
+    SET expires_at = least(
+            statement_timestamp() + make_interval(secs => coalesce(($4::integer[])[n.ord], l.visibility_secs)),
+            lease_limit(l.leased_at, l.timeout_secs, l.deadline)),
         progress = ($5::jsonb[])[n.ord]
-    FROM newest AS n WHERE l.id = n.id
+    FROM newest AS n
+    WHERE l.id = n.id AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
     RETURNING l.id, l.tenant, l.attempt
 )
 SELECT h.ord, m.tenant, m.attempt FROM held AS h JOIN moved AS m ON m.id = h.id;
@@ -36,12 +42,12 @@ logged AS (
 recorded AS (
     UPDATE job_records AS j
     SET outcome = 'succeeded', finished_at = statement_timestamp(), version = e.version + 1, attempts = e.attempt,
-        error = NULL
+        deliveries = e.deliveries, error = NULL
     FROM ended AS e WHERE j.id = e.id
 )
 SELECT ord, tenant, queue FROM ended;
 
--- name: job_fail(ids uuid[], lease_ids uuid[], worker_ids uuid[], errors text[], retryable boolean[]) :many
+-- name: job_fail(ids uuid[], lease_ids uuid[], worker_ids uuid[], errors text[], retryable boolean[], retry_afters integer[]) :many
 -- A retry waits min(5·2^(attempt−1), 3600) seconds, and up to a tenth more, so that a crowd that failed together does
 -- not come back together. delay_secs is that wait without its jitter; null: the job is dead.
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
@@ -49,57 +55,93 @@ ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.id = h.id
     RETURNING h.ord, l.*
 ),
-judged AS MATERIALIZED (
+timed AS (
     SELECT *, ($4::text[])[ord] AS error,
-        CASE WHEN delay_secs IS NOT NULL
-             THEN statement_timestamp() + make_interval(secs => delay_secs * (1 + random() / 10)) END AS retry_at
+        coalesce(($6::integer[])[ord], least(5 * 2 ^ least(attempt - 1, 12), 3600)::integer) AS wait_secs
+    FROM ended
+),
+judged AS MATERIALIZED (
+    SELECT *, CASE WHEN reason IS NULL THEN wait_secs END AS delay_secs,
+        statement_timestamp() + make_interval(secs => wait_secs * (1 + random() / 10)) AS retry_at
     FROM (
-        SELECT *, CASE WHEN ($5::boolean[])[ord] AND attempt < max_attempts
-                       THEN least(5 * 2 ^ least(attempt - 1, 12), 3600)::integer END AS delay_secs
-        FROM ended) AS e
+        SELECT *, CASE WHEN NOT ($5::boolean[])[ord] THEN 'not_retryable'
+                       WHEN attempt >= max_attempts THEN 'attempts_exhausted'
+                       WHEN statement_timestamp() + make_interval(secs => wait_secs) >= deadline THEN 'deadline_passed'
+                  END AS reason
+        FROM timed) AS e
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
     SELECT id, version + 1, statement_timestamp(), 'Job',
-           CASE WHEN delay_secs IS NULL THEN 'dead' ELSE 'failed' END::event_type, tenant,
+           CASE WHEN reason IS NULL THEN 'failed' ELSE 'dead' END::event_type, tenant,
            'worker:' || ($3::uuid[])[ord],
            jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'error', error) || CASE
-               WHEN delay_secs IS NOT NULL THEN jsonb_build_object('delaySecs', delay_secs, 'retryAt', retry_at)
-               WHEN ($5::boolean[])[ord] THEN '{"reason": "attempts_exhausted"}'
-               ELSE '{"reason": "not_retryable"}' END
+               WHEN reason IS NULL THEN jsonb_build_object('delaySecs', delay_secs, 'retryAt', retry_at)
+               ELSE jsonb_build_object('reason', reason) END
     FROM judged
 ),
 queued AS (
-    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
-    SELECT id, retry_at, version + 1, priority, attempt, max_attempts, tenant, queue
-    FROM judged WHERE delay_secs IS NOT NULL
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
+                       timeout_secs, deadline)
+    SELECT id, retry_at, version + 1, priority, attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs,
+           deadline
+    FROM judged WHERE reason IS NULL
 ),
 recorded AS (
     UPDATE job_records AS j
     SET error = d.error,
-        outcome = CASE WHEN d.delay_secs IS NULL THEN 'dead'::job_outcome END,
-        finished_at = CASE WHEN d.delay_secs IS NULL THEN statement_timestamp() END,
-        version = CASE WHEN d.delay_secs IS NULL THEN d.version + 1 END,
-        attempts = CASE WHEN d.delay_secs IS NULL THEN d.attempt END
+        outcome = CASE WHEN d.reason IS NOT NULL THEN 'dead'::job_outcome END,
+        finished_at = CASE WHEN d.reason IS NOT NULL THEN statement_timestamp() END,
+        version = CASE WHEN d.reason IS NOT NULL THEN d.version + 1 END,
+        attempts = CASE WHEN d.reason IS NOT NULL THEN d.attempt END,
+        deliveries = CASE WHEN d.reason IS NOT NULL THEN d.deliveries END
     FROM judged AS d WHERE j.id = d.id
 )
 SELECT ord, tenant, queue, delay_secs FROM judged;
 
--- name: job_release(ids uuid[], lease_ids uuid[], worker_ids uuid[]) :many
--- Handed back unharmed: queued again where it stood, and the attempt is not counted.
+-- name: job_release(ids uuid[], lease_ids uuid[], worker_ids uuid[], spare integer) :many
+-- Handed back unharmed: queued again where it stood, and the attempt is not counted. The delivery is: a job that is
+-- leased more often than its attempts and so many spare ones is poison, and dead.
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.id = h.id
     RETURNING h.ord, l.*
 ),
-logged AS (
-    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
-    SELECT id, version + 1, statement_timestamp(), 'Job', 'released', tenant, 'worker:' || ($3::uuid[])[ord],
-           jsonb_build_object('leaseId', lease_id, 'attempt', attempt)
+judged AS MATERIALIZED (
+    SELECT *, CASE WHEN deliveries >= max_attempts + $4::integer
+                   THEN format('poison: leased %s times and handed back again', deliveries) END AS poison
     FROM ended
 ),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
+    SELECT id, version + 1, statement_timestamp(), 'Job',
+           CASE WHEN poison IS NULL THEN 'released' ELSE 'dead' END::event_type, tenant,
+           'worker:' || ($3::uuid[])[ord],
+           jsonb_build_object('leaseId', lease_id, 'attempt', attempt)
+           || CASE WHEN poison IS NULL THEN '{}' ELSE jsonb_build_object('error', poison, 'reason', 'poison') END
+    FROM judged
+),
 queued AS (
-    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
-    SELECT id, eligible_at, version + 1, priority, attempt - 1, max_attempts, tenant, queue FROM ended
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
+                       timeout_secs, deadline)
+    SELECT id, eligible_at, version + 1, priority, attempt - 1, max_attempts, tenant, queue, kind, deliveries,
+           timeout_secs, deadline
+    FROM judged WHERE poison IS NULL
+),
+recorded AS (
+    UPDATE job_records AS j
+    SET error = d.poison, outcome = 'dead', finished_at = statement_timestamp(), version = d.version + 1,
+        attempts = d.attempt, deliveries = d.deliveries
+    FROM judged AS d WHERE j.id = d.id AND d.poison IS NOT NULL
 )
-SELECT ord, tenant, queue FROM ended;
+SELECT ord, tenant, queue, poison IS NOT NULL AS is_dead FROM judged;
+
+-- name: lease_ends(ids uuid[], lease_ids uuid[], worker_ids uuid[]) :many
+-- For reports that came too late: what ended the lease, where it was that worker's own.
+SELECT i.ord::integer AS ord, e.type::text AS type
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
+CROSS JOIN LATERAL (
+    SELECT e.version FROM events AS e
+    WHERE e.stream_id = i.id AND e.type = 'leased' AND e.data ->> 'leaseId' = i.lease_id::text
+        AND e.actor = 'worker:' || i.worker_id) AS l
+JOIN events AS e ON e.stream_id = i.id AND e.version = l.version + 1;

@@ -1,34 +1,80 @@
--- name: lease_reclaim(most integer) :many
--- Take back leases that ran out: queued again while attempts remain, else dead. Rows that somebody else is working on
+-- name: lease_reclaim(most integer, spare integer) :many
+-- Take back leases that ran out: queued again while attempts remain, its deadline has not passed, and it is no poison
+-- (see job_release); else dead. Rows that somebody else is working on
 -- are passed over, so every replica may sweep at once.
 WITH expired AS MATERIALIZED (
     SELECT id FROM leases WHERE expires_at < statement_timestamp() LIMIT $1::integer FOR UPDATE SKIP LOCKED
 ),
 ended AS (
     DELETE FROM leases AS l USING expired AS x WHERE l.id = x.id
-    RETURNING l.*, l.attempt >= l.max_attempts AS is_dead,
-        format('lease expired: attempt %s was not reported within %s s', l.attempt, l.visibility_secs) AS error
+    RETURNING l.*,
+        CASE WHEN l.attempt >= l.max_attempts THEN 'lease_expired'
+             WHEN l.deadline <= statement_timestamp() THEN 'deadline_passed'
+             WHEN l.deliveries >= l.max_attempts + $2::integer THEN 'poison' END AS reason,
+        CASE WHEN l.expires_at >= lease_limit(l.leased_at, l.timeout_secs, NULL)
+             THEN format('timed out: attempt %s was not reported within the %s s it may take', l.attempt, l.timeout_secs)
+             WHEN l.expires_at >= l.deadline
+             THEN format('deadline passed: attempt %s was not reported by then', l.attempt)
+             ELSE format('lease expired: attempt %s was not reported within %s s', l.attempt, l.visibility_secs) END AS error
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
-    SELECT id, version + 1, statement_timestamp(), 'Job', CASE WHEN is_dead THEN 'dead' ELSE 'reclaimed' END::event_type,
+    SELECT id, version + 1, statement_timestamp(), 'Job', CASE WHEN reason IS NULL THEN 'reclaimed' ELSE 'dead' END::event_type,
            tenant, 'system:sweeper',
            jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'workerId', worker_id, 'error', error)
-           || CASE WHEN is_dead THEN '{"reason": "lease_expired"}'::jsonb ELSE '{}' END
+           || CASE WHEN reason IS NULL THEN '{}' ELSE jsonb_build_object('reason', reason) END
     FROM ended
 ),
 queued AS (
-    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue)
-    SELECT id, statement_timestamp(), version + 1, priority, attempt, max_attempts, tenant, queue
-    FROM ended WHERE NOT is_dead
+    INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
+                       timeout_secs, deadline)
+    SELECT id, statement_timestamp(), version + 1, priority, attempt, max_attempts, tenant, queue, kind, deliveries,
+           timeout_secs, deadline
+    FROM ended WHERE reason IS NULL
 ),
 recorded AS (
     UPDATE job_records AS j
     SET error = e.error,
-        outcome = CASE WHEN e.is_dead THEN 'dead'::job_outcome END,
-        finished_at = CASE WHEN e.is_dead THEN statement_timestamp() END,
-        version = CASE WHEN e.is_dead THEN e.version + 1 END,
-        attempts = CASE WHEN e.is_dead THEN e.attempt END
+        outcome = CASE WHEN e.reason IS NOT NULL THEN 'dead'::job_outcome END,
+        finished_at = CASE WHEN e.reason IS NOT NULL THEN statement_timestamp() END,
+        version = CASE WHEN e.reason IS NOT NULL THEN e.version + 1 END,
+        attempts = CASE WHEN e.reason IS NOT NULL THEN e.attempt END,
+        deliveries = CASE WHEN e.reason IS NOT NULL THEN e.deliveries END
     FROM ended AS e WHERE j.id = e.id
 )
-SELECT id, tenant, queue, is_dead FROM ended;
+SELECT id, tenant, queue, reason IS NOT NULL AS is_dead FROM ended;
+
+-- name: job_overdue(most integer) :many
+-- Jobs that nobody began before their deadline are dead.
+WITH overdue AS MATERIALIZED (
+    SELECT id FROM ready WHERE deadline IS NOT NULL AND deadline <= statement_timestamp()
+    ORDER BY deadline LIMIT $1::integer FOR UPDATE SKIP LOCKED
+),
+ended AS (
+    DELETE FROM ready AS r USING overdue AS o WHERE r.id = o.id
+    RETURNING r.*, 'deadline passed: the job was not done by then' AS error
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
+    SELECT id, version + 1, statement_timestamp(), 'Job', 'dead', tenant, 'system:sweeper',
+           jsonb_build_object('attempt', attempts, 'error', error, 'reason', 'deadline_passed')
+    FROM ended
+),
+recorded AS (
+    UPDATE job_records AS j
+    SET error = e.error, outcome = 'dead', finished_at = statement_timestamp(), version = e.version + 1,
+        attempts = e.attempts, deliveries = e.deliveries
+    FROM ended AS e WHERE j.id = e.id
+)
+SELECT id, tenant, queue, true AS is_dead FROM ended;
+
+-- name: lease_requests_forget(most integer) :one
+WITH old AS MATERIALIZED (
+    SELECT worker_id, request_id FROM lease_requests WHERE expires_at < statement_timestamp()
+    ORDER BY expires_at LIMIT $1::integer FOR UPDATE SKIP LOCKED
+),
+gone AS (
+    DELETE FROM lease_requests AS r USING old AS o WHERE r.worker_id = o.worker_id AND r.request_id = o.request_id
+    RETURNING 1
+)
+SELECT count(*)::integer AS deleted FROM gone;

@@ -22,6 +22,7 @@ CREATE TYPE event_type AS ENUM (
     'paused',     -- a queue: begins a stream that its 'resumed' ends
     'resumed',
     'minted',     -- a worker token
+    'rotated',    -- a successor was minted beside it
     'revoked'
 );
 

@@ -24,7 +24,10 @@ CREATE TABLE job_records (
     queue           text COLLATE "C" NOT NULL,
     kind            text COLLATE "C" NOT NULL,
     idempotency_key text,
-    error           text                   -- of the last attempt that failed; null again after a success
+    error           text,                  -- of the last attempt that failed; null again after a success
+    deliveries      smallint,              -- leases given by when it ended, those handed back too; null while it lives
+    timeout_secs    integer,               -- how long one attempt may take
+    deadline        timestamptz            -- from when it is not worth doing any more
 ) PARTITION BY RANGE (id);
 
 CREATE INDEX job_records_by_queue ON job_records (queue, id);                      -- job_page
@@ -42,7 +45,11 @@ CREATE TABLE ready (
     attempts     smallint NOT NULL,        -- used so far
     max_attempts smallint NOT NULL,
     tenant       text COLLATE "C" NOT NULL,
-    queue        text COLLATE "C" NOT NULL
+    queue        text COLLATE "C" NOT NULL,
+    kind         text COLLATE "C" NOT NULL,
+    deliveries   smallint NOT NULL,        -- leases given so far; attempts and those handed back
+    timeout_secs integer,
+    deadline     timestamptz
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 -- One index for each way a lease asks (40_dispatch.sql). Within a queue and a priority the rows that are due come first,
@@ -52,6 +59,9 @@ CREATE TABLE ready (
 CREATE INDEX ready_by_queue ON ready (queue, priority DESC, eligible_at, id);
 CREATE INDEX ready_by_tenant ON ready ((tenant || E'\x1f' || queue), priority DESC, eligible_at, id) WHERE tenant <> '';
 CREATE INDEX ready_by_priority ON ready ((priority::integer) DESC, eligible_at, id);
+CREATE INDEX ready_by_kind ON ready (queue, kind, tenant, priority DESC, eligible_at, id);
+
+CREATE INDEX ready_by_deadline ON ready (deadline) WHERE deadline IS NOT NULL;  -- job_overdue
 
 CREATE TABLE leases (
     id              uuid NOT NULL PRIMARY KEY,
@@ -67,8 +77,32 @@ CREATE TABLE leases (
     max_attempts    smallint NOT NULL,
     tenant          text COLLATE "C" NOT NULL,
     queue           text COLLATE "C" NOT NULL,
-    progress        jsonb                  -- the newest {percent, message, data}; forgotten with the lease
+    progress        jsonb,                 -- the newest {percent, message, data}; forgotten with the lease
+    kind            text COLLATE "C" NOT NULL,
+    deliveries      smallint NOT NULL,     -- this one included
+    timeout_secs    integer,
+    deadline        timestamptz,
+    request_id      text                   -- of the request that it answered
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+CREATE INDEX leases_by_request ON leases (worker_id, request_id) WHERE request_id IS NOT NULL;  -- job_lease
+
+-- Lease requests that were answered, so that the same one again gets the same leases, and no others, long after those
+-- have ended. Kept as long as the leases it gave could live unattended, and ten minutes at least.
+CREATE TABLE lease_requests (
+    worker_id  uuid NOT NULL,
+    request_id text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (worker_id, request_id)
+);
+
+CREATE INDEX lease_requests_by_end ON lease_requests (expires_at);  -- lease_requests_forget
+
+-- Beyond which no heartbeat moves a lease's deadline; null: as far as one likes.
+CREATE FUNCTION lease_limit(leased_at timestamptz, timeout_secs integer, deadline timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT least($1 + $2 * interval '1 second', $3)
+$$;
 
 -- The same tenant, queue and key is the same job. Kept apart from the jobs, because a partitioned table can hold no
 -- uniqueness across its partitions.
@@ -126,7 +160,10 @@ SELECT
     coalesce(j.version, l.version, r.version) AS version,
     j.idempotency_key,
     j.error,
-    l.progress
+    l.progress,
+    coalesce(j.deliveries, l.deliveries, r.deliveries, j.attempts) AS deliveries,
+    j.timeout_secs,
+    j.deadline
 FROM job_records AS j
 LEFT JOIN ready AS r ON r.id = j.id
 LEFT JOIN leases AS l ON l.id = j.id;

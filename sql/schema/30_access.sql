@@ -7,5 +7,18 @@ CREATE TABLE worker_tokens (
     name       text NOT NULL,
     queues     text[] COLLATE "C" NOT NULL,  -- {*} is: any
     token_hash bytea NOT NULL UNIQUE,
-    created_by text NOT NULL
+    created_by text NOT NULL,
+    kinds      text[] COLLATE "C",           -- null: any
+    expires_at timestamptz,                  -- null: never
+    last_used_at timestamptz                 -- give or take a minute
 );
+
+CREATE FUNCTION token_lives(t worker_tokens) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
+$$;
+
+CREATE FUNCTION token_covers(t worker_tokens, tenant text, queue text, kind text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (t.tenant = '' OR t.tenant = $2) AND ('*' = ANY (t.queues) OR $3 = ANY (t.queues))
+        AND (t.kinds IS NULL OR $4 = ANY (t.kinds))
+$$;

@@ -23,19 +23,39 @@ BEGIN
     END IF;
 END $$;
 
+-- What a worker of few kinds may have is asked for lane by lane: one tenant's jobs of one kind in one queue.
+CREATE TYPE kind_lane AS (tenant text, queue text, kind text);
+
+-- The lanes of these kinds in which a job is queued, found by skipping along the index from one tenant to the next.
+CREATE FUNCTION kind_lanes(p_tenant text, p_queues text[], p_paused text[], p_kinds text[]) RETURNS kind_lane[]
+LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE found AS (
+        SELECT q.queue, k.kind, (SELECT r.tenant FROM ready AS r WHERE r.queue = q.queue AND r.kind = k.kind
+                                     AND r.tenant >= coalesce(p_tenant, '') ORDER BY r.tenant LIMIT 1) AS tenant
+        FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_kinds) AS k (kind)
+        UNION ALL
+        SELECT f.queue, f.kind, (SELECT r.tenant FROM ready AS r WHERE r.queue = f.queue AND r.kind = f.kind
+                                     AND r.tenant > f.tenant ORDER BY r.tenant LIMIT 1)
+        FROM found AS f WHERE f.tenant IS NOT NULL AND p_tenant IS NULL)
+    SELECT coalesce(array_agg((tenant, queue, kind)::kind_lane), '{}') FROM found
+    WHERE tenant IS NOT NULL AND (p_tenant IS NULL OR tenant = p_tenant)
+        AND (p_paused IS NULL OR tenant || E'\x1f' || queue <> ALL (p_paused))
+$$;
+
 -- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
--- the same across queues. p_tenant null: any tenant; p_queues null: any queue.
+-- the same across queues. p_tenant null: any tenant; p_queues null: any queue; p_kinds null: any kind.
 --
 -- It walks down the priorities that are there, and asks within each for rows that are due; so a backlog in other queues,
--- of other tenants, or of jobs whose time has not come costs one index descent and no more. Rows that another
--- transaction holds are skipped, never waited for. Planner switches pin the index walk: a plan cached while the table
--- was empty must not scan it when it is full.
-CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_count integer) RETURNS SETOF ready
+-- of other tenants, of other kinds, or of jobs whose time has not come costs one index descent and no more. Rows that
+-- another transaction holds are skipped, never waited for. Planner switches pin the index walk: a plan cached while the
+-- table was empty must not scan it when it is full.
+CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer) RETURNS SETOF ready
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_now timestamptz := statement_timestamp();
     v_paused text[];
+    v_lanes kind_lane[];
     v_slack CONSTANT integer := 64;  -- candidates beyond the count, in case others are locking the first ones
     v_priority integer := 32768;
     v_left integer := p_count;
@@ -43,18 +63,31 @@ DECLARE
     v_candidates uuid[];
 BEGIN
     SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
+    IF p_kinds IS NOT NULL THEN
+        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
+    END IF;
     WHILE v_left > 0 LOOP
-        v_priority := next_priority(p_tenant, p_queues, v_priority);
+        v_priority := next_priority(p_tenant, p_queues, v_lanes, v_priority);
         EXIT WHEN v_priority IS NULL;
-        IF p_queues IS NULL THEN
+        IF v_lanes IS NOT NULL THEN
+            v_candidates := ARRAY(
+                SELECT c.id FROM unnest(v_lanes) AS k CROSS JOIN LATERAL (
+                    SELECT r.id, r.eligible_at FROM ready AS r
+                    WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority = v_priority
+                        AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+                    ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
+                ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
+        ELSIF p_queues IS NULL THEN
             v_candidates := ARRAY(
                 SELECT r.id FROM ready AS r
                 WHERE r.priority::integer = v_priority AND r.eligible_at <= v_now
+                    AND (r.deadline IS NULL OR r.deadline > v_now)
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
         ELSIF p_tenant IS NULL AND cardinality(p_queues) = 1 THEN
             v_candidates := ARRAY(
                 SELECT r.id FROM ready AS r
                 WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at <= v_now
+                    AND (r.deadline IS NULL OR r.deadline > v_now)
                     AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
         ELSIF p_tenant IS NULL THEN
@@ -62,6 +95,7 @@ BEGIN
                 SELECT c.id FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
                     SELECT r.id, r.eligible_at FROM ready AS r
                     WHERE r.queue = q.queue AND r.priority = v_priority AND r.eligible_at <= v_now
+                        AND (r.deadline IS NULL OR r.deadline > v_now)
                         AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                     ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
@@ -70,7 +104,7 @@ BEGIN
                 SELECT c.id FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
                     SELECT r.id, r.eligible_at FROM ready AS r
                     WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority = v_priority
-                        AND r.eligible_at <= v_now
+                        AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
                     ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
         END IF;
@@ -85,11 +119,16 @@ BEGIN
     END LOOP;
 END $$;
 
--- The highest priority below p_below at which a job is queued in that scope; null when there is none.
-CREATE FUNCTION next_priority(p_tenant text, p_queues text[], p_below integer) RETURNS integer
+-- The highest priority below p_below at which a job is queued in that scope, or in those lanes; null: there is none.
+CREATE FUNCTION next_priority(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer) RETURNS integer
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
-    IF p_queues IS NULL THEN
+    IF p_lanes IS NOT NULL THEN
+        RETURN (SELECT max(t.priority) FROM unnest(p_lanes) AS k CROSS JOIN LATERAL (
+            SELECT r.priority FROM ready AS r
+            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below
+            ORDER BY r.priority DESC LIMIT 1) AS t);
+    ELSIF p_queues IS NULL THEN
         RETURN (SELECT r.priority::integer FROM ready AS r WHERE r.priority::integer < p_below
                 ORDER BY r.priority::integer DESC LIMIT 1);
     ELSIF p_tenant IS NULL THEN
@@ -128,19 +167,28 @@ CREATE FUNCTION queues_of_all() RETURNS text[] LANGUAGE sql STABLE AS $$
 $$;
 
 -- When the next job of that scope becomes, or became, eligible; null when none is queued. Long polls sleep until then.
-CREATE FUNCTION next_eligible(p_tenant text, p_queues text[]) RETURNS timestamptz
+CREATE FUNCTION next_eligible(p_tenant text, p_queues text[], p_kinds text[]) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_priority integer := 32768;
     v_first timestamptz;
     v_soonest timestamptz;
     v_paused text[];
+    v_lanes kind_lane[];
 BEGIN
     SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
+    IF p_kinds IS NOT NULL THEN
+        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
+    END IF;
     LOOP
-        v_priority := next_priority(p_tenant, p_queues, v_priority);
+        v_priority := next_priority(p_tenant, p_queues, v_lanes, v_priority);
         EXIT WHEN v_priority IS NULL;
-        IF p_queues IS NULL THEN
+        IF v_lanes IS NOT NULL THEN
+            v_first := (SELECT min(t.eligible_at) FROM unnest(v_lanes) AS k CROSS JOIN LATERAL (
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority = v_priority
+                ORDER BY r.eligible_at LIMIT 1) AS t);
+        ELSIF p_queues IS NULL THEN
             v_first := (SELECT r.eligible_at FROM ready AS r WHERE r.priority::integer = v_priority
                         ORDER BY r.eligible_at LIMIT 1);
         ELSIF p_tenant IS NULL THEN
@@ -162,7 +210,7 @@ BEGIN
 END $$;
 
 -- Lock the leases that the callers really hold, in one order for all, so that two batches never wait for each other in
--- a ring. A lease is held when its id is the current one and the worker's token is neither revoked nor out of scope.
+-- a ring. A lease is held when its id is the current one and the worker's token lives and covers the job.
 CREATE FUNCTION hold_leases(p_ids uuid[], p_lease_ids uuid[], p_worker_ids uuid[])
 RETURNS TABLE (ord integer, id uuid) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -172,9 +220,7 @@ BEGIN
         FROM unnest(p_ids, p_lease_ids, p_worker_ids) WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
         JOIN leases AS l ON l.id = i.id AND l.lease_id = i.lease_id
         JOIN worker_tokens AS t ON t.id = i.worker_id
-        WHERE t.revoked_at IS NULL
-            AND (t.tenant = '' OR t.tenant = l.tenant)
-            AND (l.queue = ANY (t.queues) OR '*' = ANY (t.queues))
+        WHERE token_lives(t) AND token_covers(t, l.tenant, l.queue, l.kind)
         ORDER BY l.id, i.ord
         FOR UPDATE OF l;
 END $$;
@@ -187,7 +233,7 @@ DECLARE
     v_oldest timestamptz;
 BEGIN
     LOOP
-        v_priority := next_priority(nullif(p_tenant, ''), ARRAY[p_queue], v_priority);
+        v_priority := next_priority(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority);
         EXIT WHEN v_priority IS NULL;
         IF nullif(p_tenant, '') IS NULL THEN
             v_oldest := least(v_oldest, (

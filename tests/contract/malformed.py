@@ -12,11 +12,13 @@ from tests.contract.table import WITH_BODY, Row
 
 # What msgspec cannot know of a shape. A text field that is in none of these has to find its place here.
 NAMES = {"queue": 200, "kind": 200, "name": 200, "queues[0]": 200, "tenantId": 200, "idempotencyKey": 512}
+NAMES |= {"kinds[0]": 200, "requestId": 200}
 TEXTS = {"leaseId": 1_000, "message": 2_000}  # too long is refused, blank is not
 CUT = {"error"}  # too long is cut, so that no report is lost
-RANGES = {"maxAttempts": (1, 1_000), "priority": (-32_767, 32_767)}
-CLAMPED = {"capacity", "visibilitySecs", "waitSecs", "percent"}
-MOST = {"queues": 1_000, "jobs": 1_000}
+RANGES = {"maxAttempts": (1, 1_000), "priority": (-32_767, 32_767), "timeoutSecs": (1, 604_800)}
+RANGES |= {"graceSecs": (0, 2_592_000)}
+CLAMPED = {"capacity", "visibilitySecs", "waitSecs", "percent", "retryAfterSecs"}
+MOST = {"queues": 1_000, "jobs": 1_000, "kinds": 1_000, "reports": 1_000}
 
 NOT_JSON = "the body must be JSON"  # such a refusal cannot name a field
 _VALUES = {"text": '"x"', "number": "5", "fraction": "1.5", "boolean": "true", "array": "[]", "object": "{}"}
@@ -29,6 +31,7 @@ _FITS: dict[type[inspect.Type], set[str]] = {
     inspect.ListType: {"array"},
     inspect.StructType: {"object"},
     inspect.AnyType: set(_VALUES) | {"null"},
+    inspect.RawType: set(_VALUES) | {"null"},
 }
 _NUMERIC = (inspect.IntType, inspect.FloatType, inspect.AnyType)
 BODIES: dict[str, tuple[bytes, str]] = {  # around or instead of %b, a body that would do
@@ -81,9 +84,14 @@ _GOOD: dict[str, list[str]] = {  # the JSON of values that are still taken, by f
     **{name: [f"{least}", f"{most}"] for name, (least, most) in RANGES.items()},
     **dict.fromkeys(("capacity", "visibilitySecs"), _CLAMPED),
     "waitSecs": [*_CLAMPED, "-1e300", "0.5"],
+    "retryAfterSecs": [*_CLAMPED, "-1e300", "1e300", "0.5"],
     "percent": [*_CLAMPED, "1e308", "-0.5"],
     "retryable": ["true", "false"],
     **dict.fromkeys(("payload", "data", "result"), _ANY),
+    "reports": ["[{}, 7, null]"],  # each entry has an outcome of its own
+    "kinds": [json.dumps([f"k{n}" for n in range(1_000)]), f'["{"é" * 200}", "*"]'],
+    "expiresAt": ['"9000-01-01T00:00:00Z"'],
+    "deadline": ['"1970-01-01T00:00:00Z"', '"9000-01-01T00:00:00Z"'],
     "runAt": ['"1970-01-01T00:00:00Z"', '"9000-01-01T00:00:00Z"', '"2030-01-01t02:00:00.123456+14:00"'],
 }
 
@@ -143,7 +151,10 @@ def _of_type(name: str, declared: inspect.Type) -> Iterator[Fault]:
             yield Fault(name, f"of type {kind}", raw, "")
     for kind, raw in {"NaN": "NaN", "infinite": "-Infinity", "cut off": "-", "a lone surrogate": '"\\ud800"'}.items():
         yield Fault(name, kind, raw, NOT_JSON)
-    yield Fault(name, "nested too deep", "[" * 300 + "]" * 300, "deeper" if isinstance(main, inspect.AnyType) else "")
+    if not (isinstance(main, inspect.ListType) and isinstance(main.item_type, inspect.RawType)):
+        yield Fault(
+            name, "nested too deep", "[" * 300 + "]" * 300, "deeper" if isinstance(main, inspect.AnyType) else ""
+        )
     if isinstance(main, _NUMERIC):
         yield Fault(name, "over the range of doubles", "1e400", "out of range")
         yield Fault(name, "of 5000 digits", "9" * 5_000, "out of range")
@@ -204,6 +215,8 @@ def _of_list(name: str, kind_of: inspect.Type) -> Iterator[Fault]:
         for place, fault in _of_struct(item):
             inner = _replaced(_least(item), place, fault.raw)
             yield fault._replace(field=f"{name}[1].{fault.field}", raw=f"[{json.dumps(_least(item))}, {inner}]")
+    elif isinstance(item, inspect.RawType):
+        yield Fault(name, "too many", json.dumps([{}] * (MOST[name] + 1)), str(MOST[name]))
     else:
         yield Fault(name, "too many", json.dumps([f"q{n}" for n in range(MOST[name] + 1)]), str(MOST[name]))
         for fault in _of_type(f"{name}[0]", item):

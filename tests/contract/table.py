@@ -19,10 +19,13 @@ CODES = {
     429: "TOO_MANY_REQUESTS",
     503: "UNAVAILABLE",
 }
-_TABLES = ("events", "job_records", "ready", "leases", "idempotency_keys", "worker_tokens")
+_TABLES = ("events", "job_records", "ready", "leases", "idempotency_keys", "lease_requests")
 # A row that was written or changed has the newest xmin of its table; one that went is missing from the count.
 _STATE = " UNION ALL ".join(
     f"SELECT '{table}' AS name, count(*) AS rows, max(xmin::text::bigint) AS newest FROM {table}" for table in _TABLES
+)
+_STATE += (  # but for last_used_at, which is noted now and then
+    " UNION ALL SELECT 'worker_tokens', count(*), sum(hashtext(concat(id, revoked_at, expires_at))) FROM worker_tokens"
 )
 
 
@@ -31,13 +34,14 @@ def _keys(text: str) -> frozenset[str]:
 
 
 JOB = _keys(
-    "id queue kind status priority attempts maxAttempts runAt createdAt eligibleAt leasedAt leaseExpiresAt finishedAt"
-    " idempotencyKey tenantId progress result error"
+    "id queue kind status priority attempts deliveries maxAttempts runAt timeoutSecs deadline"
+    " createdAt eligibleAt leasedAt leaseExpiresAt finishedAt idempotencyKey tenantId progress result error"
 )
 LEASED = _keys(
-    "id queue kind payload attempts maxAttempts leaseId leaseExpiresAt priority createdAt traceparent tenantId"
+    "id queue kind payload attempts deliveries maxAttempts leaseId leaseExpiresAt timeoutSecs deadline priority"
+    " createdAt traceparent tenantId"
 )
-TOKEN = _keys("id name queues tenantId isRevoked createdAt createdBy revokedAt")
+TOKEN = _keys("id name queues tenantId isRevoked createdAt createdBy revokedAt kinds expiresAt lastUsedAt")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ TABLE = [
     Row("POST", "/jobs/batch", "app", 201, _keys("jobs"), _keys("jobs")),
     Row("GET", "/jobs/{id}", "app", 200, JOB),
     Row("POST", "/jobs/lease", "worker", 200, _keys("jobs"), _keys("queues")),
+    Row("POST", "/jobs/reports", "worker", 200, _keys("outcomes"), _keys("reports")),
     Row("POST", "/jobs/{id}/heartbeat", "worker", 204, None, _REPORT),
     Row("POST", "/jobs/{id}/progress", "worker", 204, None, _REPORT),
     Row("POST", "/jobs/{id}/complete", "worker", 204, None, _REPORT),
@@ -68,6 +73,7 @@ TABLE = [
     Row("POST", "/jobs/{id}/release", "worker", 204, None, _REPORT),
     Row("POST", "/jobs/workers", "admin", 201, TOKEN | {"token"}, _keys("name queues")),
     Row("GET", "/jobs/workers", "admin", 200, _keys("workers")),
+    Row("POST", "/jobs/workers/{id}/rotate", "admin", 201, TOKEN | {"token"}, _keys("")),
     Row("DELETE", "/jobs/workers/{id}", "admin", 204),
     Row("GET", "/healthz", "open", 200, _keys("status")),
     Row("GET", "/readyz", "open", 200, _keys("status")),
@@ -120,6 +126,7 @@ class World:
             "queues": [self.queue],
             "leaseId": self.job["leaseId"],
             "name": "n",
+            "reports": [{"type": "heartbeat", "id": self.job["id"], "leaseId": self.job["leaseId"]}],
         }
         return {field: fitting[field] for field in row.fields}
 
@@ -151,7 +158,7 @@ def refused(answer: Answer, status: int) -> Answer:
     assert answer.status == status, f"{answer.status}, not {status}: {answer.body}"
     assert answer.headers["Content-Type"] == PROBLEM
     body = answer.body
-    assert set(body) - {"field"} == {"type", "status", "title", "detail", "code"}
+    assert set(body) - {"field", "ended"} == {"type", "status", "title", "detail", "code"}
     assert (body["status"], body["code"]) == (status, CODES[status])
     assert body["title"]
     assert body["detail"]

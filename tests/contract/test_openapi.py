@@ -75,6 +75,9 @@ _TOKEN = {
     "createdAt": "2026-01-01T00:00:00Z",
     "createdBy": "user:root",
     "revokedAt": None,
+    "kinds": None,
+    "expiresAt": None,
+    "lastUsedAt": None,
 }
 _WRONG = {"type": "about:blank", "status": 404, "title": "Not found", "detail": "d", "code": "NOT_FOUND"}
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 
-from atomo_gql.domain.jobs import Lease
+from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, lease, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
 from atomo_gql.store.lease import LeaseRow
-from atomo_gql.store.report import Report
+from atomo_gql.store.report import ReportRow
 from tests.store.test_projection import make_token, row
 
 
@@ -47,7 +47,7 @@ async def test_a_row_that_somebody_holds_is_passed_over_and_not_waited_for(datab
                 jobs = await _take(database, worker, *queues)
             if jobs:
                 assert [job.id for job in jobs] == [second.id]
-                await report.release(database, [Report(Lease(j.id, j.lease_id), worker.id) for j in jobs])
+                await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
 
 
 async def test_many_queues_are_served_in_one_order(database: Database) -> None:
@@ -58,7 +58,7 @@ async def test_many_queues_are_served_in_one_order(database: Database) -> None:
     for queues in (("a", "b", "c"), ("*",)):
         jobs = await _take(database, worker, *queues)
         assert [job.id for job in jobs] == expected
-        await report.release(database, [Report(Lease(j.id, j.lease_id), worker.id) for j in jobs])
+        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
 
 
 async def test_a_bound_token_leases_only_its_tenant_s_jobs(database: Database) -> None:
@@ -68,7 +68,7 @@ async def test_a_bound_token_leases_only_its_tenant_s_jobs(database: Database) -
     for queues in (("q",), ("q", "r"), ("*",)):
         jobs = await _take(database, acme, *queues)
         assert [job.tenant for job in jobs] == ["acme"]
-        await report.release(database, [Report(Lease(j.id, j.lease_id), acme.id) for j in jobs])
+        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), acme.id) for j in jobs], 100)
 
 
 async def test_a_report_needs_a_token_that_reaches_the_job(database: Database) -> None:
@@ -79,17 +79,19 @@ async def test_a_report_needs_a_token_that_reaches_the_job(database: Database) -
     held = Lease(job.id, job.lease_id)
 
     for stranger in (other_queue, other_tenant):
-        for verb in (report.heartbeat, report.complete, report.fail, report.release, report.progress):
-            assert await verb(database, [Report(held, stranger.id, visibility_secs=5, body=b"{}", error="x")]) == [None]
+        said = [ReportRow(held, stranger.id, visibility_secs=5, body=b"{}", error="x")]
+        for verb in (report.heartbeat, report.complete, report.fail, report.progress):
+            assert await verb(database, said) == [None]
+        assert await report.release(database, said, 100) == [None]
     await tokens.revoke(database, worker.id, None, "user:x")
-    assert await report.complete(database, [Report(held, worker.id, body=b"1")]) == [None]
+    assert await report.complete(database, [ReportRow(held, worker.id, body=b"1")]) == [None]
 
 
 async def test_the_same_report_twice_in_one_batch_counts_once(database: Database, sql: Any) -> None:
     worker = await make_token(database)
     await enqueue.enqueue(database, [row()])
     [job] = await _take(database, worker, "q")
-    said = Report(Lease(job.id, job.lease_id), worker.id, body=b"1")
+    said = ReportRow(Lease(job.id, job.lease_id), worker.id, body=b"1")
 
     done = await report.complete(database, [said, said, said])
 
@@ -125,7 +127,7 @@ async def test_dispatch_walks_an_index_past_a_big_backlog(database: Database, sq
         jobs = await _take(database, token, *queues, count=1)
         assert [j.id for j in jobs] == [due.id]
         assert await _reads(sql) - before < 1_000, queues
-        await report.release(database, [Report(Lease(j.id, j.lease_id), token.id) for j in jobs])
+        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)
 
 
 async def _reads(sql: Any) -> int:

@@ -2,6 +2,9 @@
 
 import asyncio
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atomo_gql.domain.jobs import Lease, LeasedJob
+from atomo_gql.domain.jobs import LeasedJob
 from atomo_gql.domain.principals import WorkerToken
+from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, housekeeping, lease, manage, rebuild, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
 from atomo_gql.store.lease import LeaseRow
-from atomo_gql.store.report import Report
+from atomo_gql.store.report import ReportRow
 
+_SPARE = 1  # so that poison is found, too
 TENANTS, QUEUES, KEYS = ["", "acme"], ["q", "r"], [None, None, "once"]
 
 _enqueue = st.tuples(
@@ -26,6 +31,8 @@ _enqueue = st.tuples(
     st.sampled_from(KEYS),
     st.integers(1, 3),
     st.integers(-2, 2),
+    st.sampled_from([None, None, 60]),
+    st.sampled_from([None, None, None, datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)]),
 )
 _lease = st.tuples(st.just("lease"), st.sampled_from([("q",), ("r",), ("q", "r"), ("*",)]), st.integers(1, 4))
 _report = st.tuples(
@@ -55,8 +62,9 @@ def row(queue: str = "q", *, tenant: str = "", key: str | None = None, most: int
 
 async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[LeasedJob], command: Any) -> None:
     match command:
-        case ("enqueue", tenant, queue, key, most, priority):
-            await enqueue.enqueue(database, [row(queue, tenant=tenant, key=key, most=most, priority=priority)])
+        case ("enqueue", tenant, queue, key, most, priority, timeout, deadline):
+            made = row(queue, tenant=tenant, key=key, most=most, priority=priority)
+            await enqueue.enqueue(database, [replace(made, timeout_secs=timeout, deadline=deadline)])
         case ("lease", queues, count):
             [jobs] = await lease.lease(database, [LeaseRow(token.id, count, 30, queues)])
             held.extend(jobs)
@@ -74,7 +82,8 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
                 "WHERE r.id = e.stream_id AND r.version = e.version AND e.type = 'failed'"
             )
         case ("sweep",):
-            await housekeeping.reclaim(database, 100)
+            await housekeeping.reclaim(database, 100, _SPARE)
+            await housekeeping.end_overdue(database, 100)
         case (("retry" | "cancel") as verb, number):
             ids = [r["id"] for r in await sql.fetch("SELECT id FROM job_records ORDER BY id")]
             chosen = ids[number : number + 2]
@@ -85,7 +94,7 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
         case (verb, number) if held:
             job = held[number % len(held)]
             lease_id = uuid.uuid4() if verb == "stale" else job.lease_id
-            said = Report(
+            said = ReportRow(
                 Lease(job.id, lease_id),
                 token.id,
                 visibility_secs=30,
@@ -93,7 +102,12 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
                 error="boom",
                 retryable=verb != "die",
             )
-            function = {"die": report.fail, "stale": report.complete}.get(verb) or getattr(report, verb)
+            functions: dict[str, Any] = {
+                "die": report.fail,
+                "stale": report.complete,
+                "release": partial(report.release, spare=_SPARE),
+            }
+            function = functions.get(verb) or getattr(report, verb)
             [done] = await function(database, [said])
             assert verb != "stale" or done is None
 
@@ -132,7 +146,7 @@ async def test_a_rebuild_makes_the_same_rows_again(database: Database, sql: Any)
     token = await make_token(database)
     await enqueue.enqueue(database, [row(), row("r", tenant="acme", priority=3), row(most=1), row(), row()])
     [jobs] = await lease.lease(database, [LeaseRow(token.id, 4, 30, ("q", "r"))])
-    held = [Report(Lease(j.id, j.lease_id), token.id, body=b"[1]", error="boom") for j in jobs]
+    held = [ReportRow(Lease(j.id, j.lease_id), token.id, body=b"[1]", error="boom") for j in jobs]
     await report.complete(database, held[:1])
     await report.fail(database, held[1:3])
     before = await sql.fetch("SELECT * FROM jobs ORDER BY id")

@@ -80,7 +80,7 @@ async def test_a_token_that_is_not_good_ends_the_process_with_the_reason(server:
     assert status == 1
     assert log.splitlines()[-1] == (
         f"Error: the worker's token is wrong or was revoked: {server.url} answered "
-        "401 the worker token is unknown or revoked"
+        "401 the worker token is unknown, revoked or expired"
     )
     assert minted.token not in log
 

@@ -40,6 +40,8 @@ class Mutation:
         max_attempts: Annotated[int | None, argument("Leases it may use before it is dead; 1–1,000.")] = 5,
         priority: Annotated[int | None, argument("Higher goes first; ±32,767.")] = 0,
         run_at: Annotated[datetime | None, argument("Not before this moment.")] = None,
+        timeout_secs: Annotated[int | None, argument("Seconds that one attempt may take; 1–604,800.")] = None,
+        deadline: Annotated[datetime | None, argument("From this moment on it is not worth doing.")] = None,
     ) -> strawberry.ID:
         """`enqueueJob(…)`."""
         job = EnqueueJobInput(
@@ -50,6 +52,8 @@ class Mutation:
             max_attempts=max_attempts,
             priority=priority,
             run_at=run_at,
+            timeout_secs=timeout_secs,
+            deadline=deadline,
         ).checked()
         context = info.context
         return strawberry.ID(str(await context.services.jobs.enqueue(context.caller, job, trace=context.trace)))
@@ -140,16 +144,29 @@ class Mutation:
         name: Annotated[str, argument("For people.")],
         queues: Annotated[list[str], argument('What it may lease; ["*"]: any.')],
         tenant_id: Annotated[str | None, argument("Bind it to a tenant; for unbound admins.")] = None,
+        kinds: Annotated[list[str] | None, argument("Only jobs of these kinds; default: any.")] = None,
+        expires_at: Annotated[datetime | None, argument("Good until then; default: until it is revoked.")] = None,
     ) -> MintedWorkerToken:
         """`mintWorkerToken(…)`."""
-        token, secret = await info.context.services.tokens.mint(info.context.caller, name, queues, tenant_id)
-        return MintedWorkerToken(
-            id=strawberry.ID(str(token.id)),
-            token=secret,
-            name=token.name,
-            queues=list(token.queues),
-            tenant_id=token.tenant,
+        return MintedWorkerToken.of(
+            *await info.context.services.tokens.mint(
+                info.context.caller, name, queues, tenant=tenant_id, kinds=kinds, expires_at=expires_at
+            )
         )
+
+    @strawberry.mutation(
+        description="Make a successor of a worker token, with its name and its scope. The old one goes on until it is "
+        "revoked, or for graceSecs more. For admins."
+    )
+    async def rotate_worker_token(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, argument("The old token's id.")],  # noqa: A002  # as in REST
+        grace_secs: Annotated[int | None, argument("0–2,592,000; default: until it is revoked.")] = None,
+    ) -> MintedWorkerToken:
+        """`rotateWorkerToken(id, graceSecs)`."""
+        service, token_id = info.context.services.tokens, parse_id("id", id)
+        return MintedWorkerToken.of(*await service.rotate(info.context.caller, token_id, grace_secs))
 
     @strawberry.mutation(description="End a worker token, at once and on every replica; for admins.")
     async def revoke_worker_token(

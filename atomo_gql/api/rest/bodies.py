@@ -1,7 +1,7 @@
 """The shapes of what comes in. msgspec checks types and names the field; `domain.rules` check the rest."""
 
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,6 +12,12 @@ from atomo_gql.domain.errors import BadUserInput
 Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": rules.MAX_NAME})]
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Shape = TypeVar("Shape", bound=Struct)
+
+_REPORTS = {
+    "minItems": 1,
+    "maxItems": rules.MAX_REPORTS,
+    "items": {"$ref": "#/components/schemas/ReportBody"},
+}
 
 
 class EnqueueBody(Struct, rename="camel"):
@@ -28,6 +34,13 @@ class EnqueueBody(Struct, rename="camel"):
         int | None, Meta(description="Higher goes first; ±32,767.", extra_json_schema={"default": 0})
     ] = None
     run_at: Annotated[Moment | None, Meta(description="Not before this moment.")] = None
+    timeout_secs: Annotated[
+        int | None, Meta(description="Seconds that one attempt may take; no heartbeat extends it. 1–604,800.")
+    ] = None
+    deadline: Annotated[
+        Moment | None,
+        Meta(description="From this moment on it is not worth doing: no lease lasts longer, then it is dead."),
+    ] = None
 
 
 class BatchBody(Struct, rename="camel"):
@@ -53,7 +66,25 @@ class LeaseBody(Struct, rename="camel"):
         Meta(description="Seconds until the leases run out; clamped to 1–86,400.", extra_json_schema={"default": 30}),
     ] = None
     wait_secs: Annotated[
-        float | None, Meta(description="Seconds to wait for a job; clamped to 0–60.", extra_json_schema={"default": 0})
+        float | None,
+        Meta(
+            description="Seconds to wait for a job; clamped to 0–60. With reports there is no waiting.",
+            extra_json_schema={"default": 0},
+        ),
+    ] = None
+    kinds: Annotated[
+        list[str] | None, Meta(description="Only of these kinds; default: any.", extra_json_schema={"minItems": 1})
+    ] = None
+    request_id: Annotated[
+        str | None,
+        Meta(
+            description="The same one again, with the same token, gets the same leases and no others.",
+            extra_json_schema={"minLength": 1, "maxLength": rules.MAX_REQUEST_ID},
+        ),
+    ] = None
+    reports: Annotated[
+        list[msgspec.Raw] | None,
+        Meta(description="Applied first; as in POST /jobs/reports.", extra_json_schema=_REPORTS),
     ] = None
 
 
@@ -93,6 +124,10 @@ class FailBody(Struct, rename="camel"):
     retryable: Annotated[
         bool | None, Meta(description="Whether another attempt may do better.", extra_json_schema={"default": True})
     ] = None
+    retry_after_secs: Annotated[
+        float | None,
+        Meta(description="Seconds until the retry, in place of the usual back-off; rounded up, clamped to 0–604,800."),
+    ] = None
 
 
 class ReleaseBody(Struct, rename="camel"):
@@ -101,12 +136,51 @@ class ReleaseBody(Struct, rename="camel"):
     lease_id: Annotated[str, Meta(description="From the lease.")]
 
 
+class ReportBody(Struct, rename="camel"):
+    """What would be the body of POST /jobs/{id}/{type}, and the two names of its path."""
+
+    type: Annotated[
+        Literal["heartbeat", "progress", "complete", "fail", "release"], Meta(description="What is reported.")
+    ]
+    id: Annotated[str, Meta(description="The job's id.")]
+    lease_id: Annotated[str, Meta(description="From the lease.")]
+    visibility_secs: Annotated[int | None, Meta(description="Of heartbeat and progress.")] = None
+    percent: Annotated[float | None, Meta(description="Of progress.")] = None
+    message: Annotated[
+        str | None, Meta(description="Of progress.", extra_json_schema={"maxLength": rules.MAX_MESSAGE})
+    ] = None
+    data: Annotated[Any, Meta(description="Of progress; any JSON.")] = None
+    result: Annotated[Any, Meta(description="Of complete; any JSON.")] = None
+    error: Annotated[str | None, Meta(description="Of fail.")] = None
+    retryable: Annotated[bool | None, Meta(description="Of fail.", extra_json_schema={"default": True})] = None
+    retry_after_secs: Annotated[float | None, Meta(description="Of fail.")] = None
+
+
+class ReportsBody(Struct, rename="camel"):
+    """Reports on many jobs, each with its own outcome."""
+
+    reports: Annotated[list[msgspec.Raw], Meta(description="At most 1,000.", extra_json_schema=_REPORTS)]
+
+
+class RotateBody(Struct, rename="camel"):
+    """A successor for a worker token."""
+
+    grace_secs: Annotated[
+        int | None,
+        Meta(description="Seconds that the old token goes on; 0–2,592,000. Default: until it is revoked."),
+    ] = None
+
+
 class MintBody(Struct, rename="camel"):
     """A worker token to make."""
 
     name: Annotated[Name, Meta(description="For people.")]
     queues: Annotated[list[str], Meta(description='What it may lease; ["*"]: any.', extra_json_schema={"minItems": 1})]
     tenant_id: Annotated[str | None, Meta(description="Bind it to a tenant; for unbound admins.")] = None
+    kinds: Annotated[
+        list[str] | None, Meta(description="Only jobs of these kinds; default: any.", extra_json_schema={"minItems": 1})
+    ] = None
+    expires_at: Annotated[Moment | None, Meta(description="Good until then; default: until it is revoked.")] = None
 
 
 def decode(raw: bytes, shape: type[Shape]) -> Shape:

@@ -22,6 +22,8 @@ def new_job(body: EnqueueBody) -> NewJob:
         max_attempts=5 if body.max_attempts is None else body.max_attempts,
         priority=0 if body.priority is None else body.priority,
         run_at=body.run_at,
+        timeout_secs=body.timeout_secs,
+        deadline=body.deadline,
     )
 
 

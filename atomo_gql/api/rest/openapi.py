@@ -10,7 +10,7 @@ import orjson
 from atomo_gql import __version__
 from atomo_gql.api.errors import STATUS
 from atomo_gql.api.http import ALWAYS_OPEN
-from atomo_gql.api.rest import schemas
+from atomo_gql.api.rest import bodies, schemas
 from atomo_gql.api.rest.endpoint import Method, Plane
 
 _REFERENCES = "#/components/schemas/{name}"
@@ -38,7 +38,7 @@ def _describe(routes: Mapping[str, Mapping[str, Method]]) -> dict[str, Any]:
     shapes = {m.shape for m in methods if m.shape} | {
         shape for m in methods for shape in (m.answers or {}).values() if shape
     }
-    ordered = sorted(shapes | {schemas.Problem}, key=str)
+    ordered = sorted(shapes | {schemas.Problem, bodies.ReportBody}, key=str)
     references, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCES)
     reference_of = dict(zip(ordered, references, strict=True))
     return {

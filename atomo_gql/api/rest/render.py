@@ -5,8 +5,9 @@ from uuid import UUID
 
 import orjson
 
-from atomo_gql.domain.jobs import FailOutcome, Job, LeasedJob
+from atomo_gql.domain.jobs import Job, LeasedJob
 from atomo_gql.domain.principals import WorkerToken
+from atomo_gql.domain.reports import FailOutcome
 
 
 def to_json(value: Any) -> bytes:
@@ -29,8 +30,11 @@ def job(j: Job) -> dict[str, Any]:
         "status": j.status,
         "priority": j.priority,
         "attempts": j.attempts,
+        "deliveries": j.deliveries,
         "maxAttempts": j.max_attempts,
         "runAt": j.run_at,
+        "timeoutSecs": j.timeout_secs,
+        "deadline": j.deadline,
         "createdAt": j.created_at,
         "eligibleAt": j.eligible_at,
         "leasedAt": j.leased_at,
@@ -52,9 +56,12 @@ def leased_job(j: LeasedJob) -> dict[str, Any]:
         "kind": j.kind,
         "payload": j.payload,
         "attempts": j.attempt,
+        "deliveries": j.deliveries,
         "maxAttempts": j.max_attempts,
         "leaseId": j.lease_id,
         "leaseExpiresAt": j.lease_expires_at,
+        "timeoutSecs": j.timeout_secs,
+        "deadline": j.deadline,
         "priority": j.priority,
         "createdAt": j.created_at,
         "traceparent": j.trace,
@@ -78,4 +85,7 @@ def worker_token(t: WorkerToken) -> dict[str, Any]:
         "createdAt": t.created_at,
         "createdBy": t.created_by,
         "revokedAt": t.revoked_at,
+        "kinds": t.kinds,
+        "expiresAt": t.expires_at,
+        "lastUsedAt": t.last_used_at,
     }

@@ -25,7 +25,24 @@ ROUTES: dict[str, Mapping[str, Method]] = {
         ),
     },
     "/jobs/lease": {
-        "POST": Method(_WORKER, worker.lease, bodies.LeaseBody, "Lease jobs, waiting for some", {200: schemas.Leased}),
+        "POST": Method(
+            _WORKER,
+            worker.lease,
+            bodies.LeaseBody,
+            "Lease jobs, waiting for some",
+            {200: schemas.Leased},
+            is_batch=True,
+        ),
+    },
+    "/jobs/reports": {
+        "POST": Method(
+            _WORKER,
+            worker.reports,
+            bodies.ReportsBody,
+            "Report on up to 1,000 leased jobs, each with its own outcome",
+            {200: schemas.ReportOutcomes},
+            is_batch=True,
+        ),
     },
     "/jobs/workers": {
         "GET": Method(_ADMIN, tokens.listing, None, "List the worker tokens", {200: schemas.WorkerTokens}),
@@ -33,6 +50,11 @@ ROUTES: dict[str, Mapping[str, Method]] = {
     },
     "/jobs/workers/{id}": {
         "DELETE": Method(_ADMIN, tokens.revoke, None, "Revoke a worker token", {204: None}),
+    },
+    "/jobs/workers/{id}/rotate": {
+        "POST": Method(
+            _ADMIN, tokens.rotate, bodies.RotateBody, "Mint a successor of a worker token", {201: schemas.MintedToken}
+        ),
     },
     "/jobs/{id}": {
         "GET": Method(_APP, jobs.get, None, "A job as it stands", {200: schemas.JobView}),

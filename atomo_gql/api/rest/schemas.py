@@ -3,12 +3,17 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from atomo_gql.api.rest.bodies import Moment
 from atomo_gql.domain.jobs import JobStatus
 
 AnyObject = dict[str, Any]
+_Ended = Annotated[
+    Literal["succeeded", "failed", "dead", "released", "reclaimed", "cancelled"],
+    Meta(description="Of LEASE_LOST: what ended the lease, where it was this worker's own."),
+]
 
 
 class Created(Struct):
@@ -40,8 +45,11 @@ class JobView(Struct, rename="camel"):
     status: JobStatus
     priority: int
     attempts: Annotated[int, Meta(description="Leases given so far, but for those handed back.")]
+    deliveries: Annotated[int, Meta(description="Leases given so far.")]
     max_attempts: int
     run_at: Moment | None
+    timeout_secs: Annotated[int | None, Meta(description="That one attempt may take.")]
+    deadline: Annotated[Moment | None, Meta(description="From when it is not worth doing.")]
     created_at: Moment
     eligible_at: Annotated[Moment | None, Meta(description="Since, or from, when a worker may have it.")]
     leased_at: Moment | None
@@ -62,19 +70,42 @@ class LeasedJobView(Struct, rename="camel"):
     kind: str
     payload: Any
     attempts: Annotated[int, Meta(description="This one: 1, 2, 3 …")]
+    deliveries: Annotated[int, Meta(description="Leases given so far, this one included.")]
     max_attempts: int
     lease_id: Annotated[UUID, Meta(description="Every report must name it.")]
     lease_expires_at: Moment
+    timeout_secs: Annotated[int | None, Meta(description="That this attempt may take; no heartbeat extends it.")]
+    deadline: Annotated[Moment | None, Meta(description="From when it is not worth doing; no heartbeat extends it.")]
     priority: int
     created_at: Moment
     traceparent: str | None
     tenant_id: str | None
 
 
+class ReportOutcome(Struct, rename="camel"):
+    """What its own call would have been answered: a status, and the fields of that answer's body."""
+
+    id: Annotated[str | None, Meta(description="As it was given; null when it could not be read.")]
+    status: Annotated[int, Meta(description="204, 200 with outcome, 400, 409 or 413.")]
+    outcome: Annotated[Literal["retry", "dead"], Meta(description="Of fail.")] | msgspec.UnsetType = msgspec.UNSET
+    delay_secs: Annotated[int, Meta(description="Of fail, with retry.")] | msgspec.UnsetType = msgspec.UNSET
+    code: Annotated[str, Meta(description="Of an error.")] | msgspec.UnsetType = msgspec.UNSET
+    detail: Annotated[str, Meta(description="Of an error.")] | msgspec.UnsetType = msgspec.UNSET
+    field: Annotated[str, Meta(description="Of an error.")] | msgspec.UnsetType = msgspec.UNSET
+    ended: _Ended | msgspec.UnsetType = msgspec.UNSET
+
+
+class ReportOutcomes(Struct):
+    """In the order of the reports."""
+
+    outcomes: list[ReportOutcome]
+
+
 class Leased(Struct):
-    """The jobs leased; none when the time was up."""
+    """The jobs leased; none when the time was up. With reports, their outcomes."""
 
     jobs: list[LeasedJobView]
+    outcomes: list[ReportOutcome] | msgspec.UnsetType = msgspec.UNSET
 
 
 class FailOutcome(Struct, rename="camel"):
@@ -95,6 +126,9 @@ class WorkerTokenView(Struct, rename="camel"):
     created_at: Moment
     created_by: str
     revoked_at: Moment | None
+    kinds: Annotated[list[str] | None, Meta(description="Only jobs of these kinds; null: any.")]
+    expires_at: Annotated[Moment | None, Meta(description="Good until then; null: until it is revoked.")]
+    last_used_at: Annotated[Moment | None, Meta(description="Give or take a minute.")]
 
 
 class MintedToken(WorkerTokenView, rename="camel", kw_only=True):
@@ -124,3 +158,4 @@ class Problem(Struct):
     detail: Annotated[str, Meta(description="Names the field and the rule.")]
     code: Annotated[str, Meta(description="Stable; for programs.")]
     field: str = ""
+    ended: _Ended | msgspec.UnsetType = msgspec.UNSET

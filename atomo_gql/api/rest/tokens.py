@@ -1,5 +1,7 @@
 """The admin plane: worker tokens."""
 
+from uuid import UUID
+
 from atomo_gql.api.rest import render
 from atomo_gql.api.rest.endpoint import Answer, Call
 from atomo_gql.domain.errors import BadUserInput, NotFound
@@ -8,7 +10,21 @@ from atomo_gql.domain.rules import parse_id
 
 async def mint(call: Call) -> Answer:
     """`POST /jobs/workers`."""
-    token, secret = await call.services.tokens.mint(call.caller, call.body.name, call.body.queues, call.body.tenant_id)
+    body = call.body
+    token, secret = await call.services.tokens.mint(
+        call.caller,
+        body.name,
+        body.queues,
+        tenant=body.tenant_id,
+        kinds=body.kinds,
+        expires_at=body.expires_at,
+    )
+    return Answer(201, render.to_json({**render.worker_token(token), "token": secret}))
+
+
+async def rotate(call: Call) -> Answer:
+    """`POST /jobs/workers/{id}/rotate`."""
+    token, secret = await call.services.tokens.rotate(call.caller, _id(call), call.body.grace_secs)
     return Answer(201, render.to_json({**render.worker_token(token), "token": secret}))
 
 
@@ -20,9 +36,12 @@ async def listing(call: Call) -> Answer:
 
 async def revoke(call: Call) -> Answer:
     """`DELETE /jobs/workers/{id}`."""
+    await call.services.tokens.revoke(call.caller, _id(call))
+    return Answer(204)
+
+
+def _id(call: Call) -> UUID:
     try:
-        token_id = parse_id("id", call.path["id"])
+        return parse_id("id", call.path["id"])
     except BadUserInput:
         raise NotFound(f"there is no live worker token {call.path['id'][:100]!r}") from None
-    await call.services.tokens.revoke(call.caller, token_id)
-    return Answer(204)

@@ -1,73 +1,177 @@
-"""The worker plane: lease, heartbeat, progress, complete, fail, release."""
+"""The worker plane: lease, and the reports on what was leased, one by one or many at once."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import msgspec
+
+from atomo_gql.api.errors import STATUS
 from atomo_gql.api.rest import render
+from atomo_gql.api.rest.bodies import ReportBody, decode
 from atomo_gql.api.rest.endpoint import Answer, Call
-from atomo_gql.domain.errors import BadUserInput, LeaseLost
-from atomo_gql.domain.jobs import Lease, Progress
+from atomo_gql.domain.errors import AtomoError, BadUserInput, LeaseLost
+from atomo_gql.domain.principals import WorkerToken
+from atomo_gql.domain.reports import Lease, Progress, Report, ReportType
 from atomo_gql.domain.rules import (
     MAX_MESSAGE,
+    MAX_REPORTS,
     check_error,
+    check_retry_after,
     check_text,
     check_visibility,
     lease_request,
     parse_id,
 )
+from atomo_gql.service.reports import Outcome, ReportService
 
 
 async def lease(call: Call) -> Answer:
     """`POST /jobs/lease`."""
     body = call.body
-    request = lease_request(body.queues, body.capacity, body.visibility_secs, body.wait_secs)
-    jobs = await call.services.leases.lease(call.worker, request, call.hung_up)
-    return Answer(200, render.to_json({"jobs": [render.leased_job(job) for job in jobs]}))
+    request = lease_request(
+        body.queues, body.capacity, body.visibility_secs, body.wait_secs, body.kinds, body.request_id
+    )
+    leases = call.services.leases
+    if body.reports is None:
+        jobs, _ = await leases.lease(call.worker, request, call.hung_up)
+        return Answer(200, render.to_json({"jobs": [render.leased_job(job) for job in jobs]}))
+    listed = _Listed(body.reports)
+    jobs, outcomes = await leases.lease(call.worker, request, call.hung_up, listed.reports)
+    answer = {"jobs": [render.leased_job(job) for job in jobs], "outcomes": listed.render(outcomes)}
+    return Answer(200, render.to_json(answer))
+
+
+async def reports(call: Call) -> Answer:
+    """`POST /jobs/reports`."""
+    listed = _Listed(call.body.reports)
+    return Answer(200, render.to_json({"outcomes": await listed.apply(call.services.reports, call.worker)}))
 
 
 async def heartbeat(call: Call) -> Answer:
     """`POST /jobs/{id}/heartbeat`."""
-    seconds = check_visibility(call.body.visibility_secs)
-    await call.services.leases.heartbeat(call.worker, _lease(call), seconds)
+    await _report(call, ReportType.HEARTBEAT)
     return Answer(204)
 
 
 async def progress(call: Call) -> Answer:
     """`POST /jobs/{id}/progress`."""
-    body = call.body
-    if body.message is not None:
-        check_text("message", body.message, MAX_MESSAGE)
-    if body.percent is not None and not math.isfinite(body.percent):
-        raise BadUserInput("percent must be a finite number", field="percent")
-    seconds = None if body.visibility_secs is None else check_visibility(body.visibility_secs)
-    said = Progress(percent=body.percent, message=body.message, data=body.data)
-    await call.services.leases.progress(call.worker, _lease(call), said, seconds)
+    await _report(call, ReportType.PROGRESS)
     return Answer(204)
 
 
 async def complete(call: Call) -> Answer:
     """`POST /jobs/{id}/complete`."""
-    await call.services.leases.complete(call.worker, _lease(call), call.body.result)
+    await _report(call, ReportType.COMPLETE)
     return Answer(204)
 
 
 async def fail(call: Call) -> Answer:
     """`POST /jobs/{id}/fail`."""
-    error = check_error(call.body.error)
-    retryable = call.body.retryable is not False
-    outcome = await call.services.leases.fail(call.worker, _lease(call), error, retryable=retryable)
-    return Answer(200, render.to_json(render.outcome(outcome)))
+    return Answer(200, render.to_json(await _report(call, ReportType.FAIL)))
 
 
 async def release(call: Call) -> Answer:
     """`POST /jobs/{id}/release`."""
-    await call.services.leases.release(call.worker, _lease(call))
+    await _report(call, ReportType.RELEASE)
     return Answer(204)
 
 
-def _lease(call: Call) -> Lease:
+async def _report(call: Call, type_: ReportType) -> dict[str, Any]:
+    report = _READERS[type_](_lease(call.path["id"], call.body.lease_id), call.body)
+    outcome = await call.services.reports.report(call.worker, report)
+    return {} if outcome is None else render.outcome(outcome)
+
+
+def _lease(job_id: str, lease_id: str) -> Lease:
     """The lease a report names. What is no id at all is nobody's lease either."""
-    check_text("leaseId", call.body.lease_id, 1_000)
+    check_text("leaseId", lease_id, 1_000)
     try:
-        return Lease(parse_id("id", call.path["id"]), parse_id("leaseId", call.body.lease_id))
+        return Lease(parse_id("id", job_id), parse_id("leaseId", lease_id))
     except BadUserInput:
-        raise LeaseLost(call.path["id"][:100]) from None
+        raise LeaseLost(job_id[:100]) from None
+
+
+def _heartbeat(lease: Lease, body: Any) -> Report:
+    return Report(type=ReportType.HEARTBEAT, lease=lease, visibility_secs=check_visibility(body.visibility_secs))
+
+
+def _progress(lease: Lease, body: Any) -> Report:
+    if body.message is not None:
+        check_text("message", body.message, MAX_MESSAGE)
+    if body.percent is not None and not math.isfinite(body.percent):
+        raise BadUserInput("percent must be a finite number", field="percent")
+    return Report(
+        type=ReportType.PROGRESS,
+        lease=lease,
+        visibility_secs=None if body.visibility_secs is None else check_visibility(body.visibility_secs),
+        progress=Progress(percent=body.percent, message=body.message, data=body.data),
+    )
+
+
+def _complete(lease: Lease, body: Any) -> Report:
+    return Report(type=ReportType.COMPLETE, lease=lease, result=body.result)
+
+
+def _fail(lease: Lease, body: Any) -> Report:
+    return Report(
+        type=ReportType.FAIL,
+        lease=lease,
+        error=check_error(body.error),
+        retryable=body.retryable is not False,
+        retry_after_secs=check_retry_after(body.retry_after_secs),
+    )
+
+
+def _release(lease: Lease, body: Any) -> Report:
+    return Report(type=ReportType.RELEASE, lease=lease)
+
+
+_READERS: Mapping[ReportType, Callable[[Lease, Any], Report]] = {
+    ReportType.HEARTBEAT: _heartbeat,
+    ReportType.PROGRESS: _progress,
+    ReportType.COMPLETE: _complete,
+    ReportType.FAIL: _fail,
+    ReportType.RELEASE: _release,
+}
+
+
+class _Listed:
+    """A list of reports: what could be read of it, and room for an outcome each."""
+
+    def __init__(self, raw: Sequence[msgspec.Raw]) -> None:
+        if not 0 < len(raw) <= MAX_REPORTS:
+            raise BadUserInput(f"reports must hold from 1 to {MAX_REPORTS} reports, not {len(raw)}", field="reports")
+        self._ids: list[str | None] = []
+        self._outcomes: list[Outcome] = [None] * len(raw)
+        self._places: list[int] = []
+        self.reports: list[Report] = []
+        for place, item in enumerate(raw):
+            self._ids.append(None)
+            try:
+                body = decode(bytes(item), ReportBody)
+                self._ids[place] = body.id[:100]
+                report = _READERS[ReportType(body.type)](_lease(body.id, body.lease_id), body)
+            except AtomoError as error:
+                self._outcomes[place] = error
+            else:
+                self._places.append(place)
+                self.reports.append(report)
+
+    async def apply(self, service: ReportService, token: WorkerToken) -> list[dict[str, Any]]:
+        """Apply those that could be read, and say what became of each."""
+        return self.render(await service.apply(token, self.reports))
+
+    def render(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        """Each as its own call would have been answered: a status, and the fields of the answer's body."""
+        for place, outcome in zip(self._places, outcomes, strict=True):
+            self._outcomes[place] = outcome
+        return [_rendered(job_id, outcome) for job_id, outcome in zip(self._ids, self._outcomes, strict=True)]
+
+
+def _rendered(job_id: str | None, outcome: Outcome) -> dict[str, Any]:
+    if outcome is None:
+        return {"id": job_id, "status": 204}
+    if isinstance(outcome, AtomoError):
+        return {"id": job_id, "status": STATUS[outcome.code], "detail": outcome.detail, **outcome.extensions}
+    return {"id": job_id, "status": 200, **render.outcome(outcome)}

@@ -30,6 +30,7 @@ class EventType(Enum):
     PAUSED = strawberry.enum_value(domain.EventType.PAUSED, description="A queue was paused.")
     RESUMED = strawberry.enum_value(domain.EventType.RESUMED, description="A queue's pause ended.")
     MINTED = strawberry.enum_value(domain.EventType.MINTED, description="A worker token was made.")
+    ROTATED = strawberry.enum_value(domain.EventType.ROTATED, description="A successor of a worker token was minted.")
     REVOKED = strawberry.enum_value(domain.EventType.REVOKED, description="A worker token was revoked.")
 
 

@@ -30,6 +30,13 @@ class EnqueueJobInput:
     max_attempts: int | None = strawberry.field(default=5, description="Leases it may use before it is dead; 1–1,000.")
     priority: int | None = strawberry.field(default=0, description="Higher goes first; ±32,767.")
     run_at: datetime | None = strawberry.field(default=None, description="Not before this moment.")
+    timeout_secs: int | None = strawberry.field(
+        default=None, description="Seconds that one attempt may take; no heartbeat extends it. 1–604,800."
+    )
+    deadline: datetime | None = strawberry.field(
+        default=None,
+        description="From this moment on it is not worth doing: no lease lasts longer, then it is dead.",
+    )
 
     def checked(self, prefix: str = "") -> domain.NewJob:
         """As the service takes it; null in an optional field is its default."""
@@ -41,6 +48,8 @@ class EnqueueJobInput:
             max_attempts=5 if self.max_attempts is None else self.max_attempts,
             priority=0 if self.priority is None else self.priority,
             run_at=self.run_at,
+            timeout_secs=self.timeout_secs,
+            deadline=self.deadline,
         )
 
 

@@ -44,7 +44,14 @@ class Job:
     status: JobStatus = strawberry.field(description="Where it is in its life.")
     priority: int = strawberry.field(description="Higher goes first.")
     attempts: int = strawberry.field(description="Leases given so far, but for those handed back.")
+    deliveries: int = strawberry.field(description="Leases given so far.")
     max_attempts: int = strawberry.field(description="Leases it may use before it is dead.")
+    timeout_secs: int | None = strawberry.field(
+        description="Seconds that one attempt may take; no heartbeat extends it."
+    )
+    deadline: datetime | None = strawberry.field(
+        description="From this moment on it is not worth doing: no lease lasts longer, then it is dead."
+    )
     run_at: datetime | None = strawberry.field(description="Not before this moment, as asked.")
     created_at: datetime = strawberry.field(description="When it was enqueued.")
     eligible_at: datetime | None = strawberry.field(description="Since, or from, when a worker may have it.")
@@ -111,7 +118,10 @@ class Job:
             status=JobStatus(job.status),
             priority=job.priority,
             attempts=job.attempts,
+            deliveries=job.deliveries,
             max_attempts=job.max_attempts,
+            timeout_secs=job.timeout_secs,
+            deadline=job.deadline,
             run_at=job.run_at,
             created_at=job.created_at,
             eligible_at=job.eligible_at,

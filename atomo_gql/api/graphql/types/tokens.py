@@ -24,6 +24,9 @@ class WorkerToken:
     created_at: datetime = strawberry.field(description="When it was minted.")
     created_by: str = strawberry.field(description="Who minted it.")
     revoked_at: datetime | None = strawberry.field(description="When it was revoked.")
+    kinds: list[str] | None = strawberry.field(description="What kinds it may lease; null: any.")
+    expires_at: datetime | None = strawberry.field(description="When it ends by itself; null: never.")
+    last_used_at: datetime | None = strawberry.field(description="When it was last used, give or take a minute.")
 
     @classmethod
     def of(cls, token: domain.WorkerToken) -> "WorkerToken":
@@ -37,18 +40,36 @@ class WorkerToken:
             created_at=token.created_at,
             created_by=token.created_by,
             revoked_at=token.revoked_at,
+            kinds=None if token.kinds is None else list(token.kinds),
+            expires_at=token.expires_at,
+            last_used_at=token.last_used_at,
         )
 
 
 @strawberry.type(description="A new worker token. Its secret is shown this once.")
 class MintedWorkerToken:
-    """What `mintWorkerToken` answers."""
+    """What `mintWorkerToken` and `rotateWorkerToken` answer."""
 
     id: strawberry.ID = strawberry.field(description="What it is revoked by.")
     token: str = strawberry.field(description="The secret: wkr_…; it is kept nowhere.")
     name: str = strawberry.field(description="For people.")
     queues: list[str] = strawberry.field(description='What it may lease; ["*"]: any.')
     tenant_id: str | None = strawberry.field(description="Whose jobs it may lease; null: everybody's.")
+    kinds: list[str] | None = strawberry.field(description="What kinds it may lease; null: any.")
+    expires_at: datetime | None = strawberry.field(description="When it ends by itself; null: never.")
+
+    @classmethod
+    def of(cls, token: domain.WorkerToken, secret: str) -> "MintedWorkerToken":
+        """From the domain."""
+        return cls(
+            id=strawberry.ID(str(token.id)),
+            token=secret,
+            name=token.name,
+            queues=list(token.queues),
+            tenant_id=token.tenant,
+            kinds=None if token.kinds is None else list(token.kinds),
+            expires_at=token.expires_at,
+        )
 
 
 @strawberry.type(description="A worker token in a list.")

@@ -1,0 +1,165 @@
+"""What workers say of the jobs they hold: heartbeat, progress, complete, fail, release."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from uuid import UUID
+
+import orjson
+
+from atomo_gql.domain.errors import AtomoError, LeaseLost
+from atomo_gql.domain.jobs import JobStatus
+from atomo_gql.domain.principals import WorkerToken
+from atomo_gql.domain.reports import FailOutcome, Progress, Report, ReportType
+from atomo_gql.domain.updates import JobUpdate
+from atomo_gql.service import metrics
+from atomo_gql.service.context import Resources
+from atomo_gql.service.encoding import encode
+from atomo_gql.service.tokens import TokenService
+from atomo_gql.store import report as store
+from atomo_gql.store.batching import Batcher
+from atomo_gql.store.report import Accepted, Answers, ReportRow
+
+Outcome = FailOutcome | AtomoError | None  # of one report; None: it took effect, and there is nothing to say
+_STATEMENTS = {
+    ReportType.HEARTBEAT: store.heartbeat,
+    ReportType.PROGRESS: store.progress,
+    ReportType.COMPLETE: store.complete,
+    ReportType.FAIL: store.fail,
+}
+_EXTENDING = (ReportType.HEARTBEAT, ReportType.PROGRESS)
+_ENDING = (ReportType.COMPLETE, ReportType.FAIL, ReportType.RELEASE)
+_Numbered = list[tuple[int, Report, ReportRow]]  # with its place in the list that came in
+
+
+class ReportService:
+    """Every report is checked against the worker's token in the statement that acts. One alone is a list of one."""
+
+    def __init__(self, resources: Resources, tokens: TokenService) -> None:
+        self._hub = resources.hub
+        self._seen = resources.seen
+        self._most = resources.limits.max_body
+        self._tokens = tokens
+        statements: dict[ReportType, Callable[..., Awaitable[Answers]]] = {
+            **_STATEMENTS,
+            ReportType.RELEASE: partial(store.release, spare=resources.limits.spare_deliveries),
+        }
+        self._batchers: dict[ReportType, Batcher[ReportRow, Accepted | None]] = {
+            type_: Batcher(partial(statement, resources.database), weigh=lambda r: len(r.body or b""))
+            for type_, statement in statements.items()
+        }
+        self._ends: Batcher[ReportRow, str | None] = Batcher(partial(store.ends, resources.database))
+
+    async def report(self, token: WorkerToken, report: Report) -> FailOutcome | None:
+        """One report; what became of the job, where it failed.
+
+        Raises:
+            LeaseLost: the lease is not the current one, or has reached its job's time limit.
+            Unauthenticated: the token has been revoked.
+            BadUserInput, PayloadTooLarge: a field breaks a rule, which is named.
+        """
+        [outcome] = await self.apply(token, [report])
+        if isinstance(outcome, AtomoError):
+            raise outcome
+        return outcome
+
+    async def apply(self, token: WorkerToken, reports: Sequence[Report]) -> list[Outcome]:
+        """Many reports, each with its own outcome, in order. What extends a lease is done before what ends one.
+
+        Raises:
+            Unauthenticated: the token has been revoked; nothing has taken effect.
+            Unavailable: the database is out of reach; some may have taken effect.
+        """
+        outcomes: list[Outcome] = [None] * len(reports)
+        by_type: dict[ReportType, _Numbered] = {}
+        for place, report in enumerate(reports):
+            try:
+                by_type.setdefault(report.type, []).append((place, report, self._row(token, report)))
+            except AtomoError as error:
+                outcomes[place] = error
+        lost: _Numbered = []
+        for types in (_EXTENDING, _ENDING):
+            present = [type_ for type_ in types if type_ in by_type]
+            for missed in await asyncio.gather(*(self._apply(t, by_type[t], outcomes) for t in present)):
+                lost += missed
+        if lost:
+            await self._explain(token, lost, outcomes)
+        return outcomes
+
+    def _row(self, token: WorkerToken, report: Report) -> ReportRow:
+        body = None
+        if report.progress is not None:
+            said = report.progress
+            data = encode("data", said.data, self._most)
+            body = orjson.dumps({"percent": said.percent, "message": said.message, "data": orjson.Fragment(data)})
+        elif report.type is ReportType.COMPLETE:
+            body = encode("result", report.result, self._most)
+        return ReportRow(
+            report.lease,
+            token.id,
+            visibility_secs=report.visibility_secs,
+            body=body,
+            error=report.error,
+            retryable=report.retryable,
+            retry_after_secs=report.retry_after_secs,
+        )
+
+    async def _apply(self, type_: ReportType, numbered: _Numbered, outcomes: list[Outcome]) -> _Numbered:
+        """Run one statement for all of a type; those whose lease was lost."""
+        answers = await self._batchers[type_].submit_many([row for _, _, row in numbered])
+        lost: _Numbered = []
+        ended: list[UUID] = []
+        for (place, report, row), done in zip(numbered, answers, strict=True):
+            if done is None:
+                lost.append((place, report, row))
+                continue
+            outcomes[place] = self._took_effect(report, done)
+            if type_ in _ENDING:
+                ended.append(report.lease.job_id)
+        if ended:
+            self._hub.changed(ended)
+        return lost
+
+    def _took_effect(self, report: Report, done: Accepted) -> FailOutcome | None:
+        lane = done.tenant or "", done.queue or ""
+        match report.type:
+            case ReportType.PROGRESS:
+                self._tell(report.lease.job_id, report.progress or Progress(), done.attempt or 0)
+            case ReportType.COMPLETE:
+                metrics.SUCCEEDED.inc()
+                self._seen.lane(*lane).succeeded += 1
+            case ReportType.FAIL:
+                self._seen.lane(*lane).failed += 1
+                outcome = done.failure or FailOutcome(None)
+                if outcome.delay_secs is None:
+                    metrics.DEAD.inc()
+                else:
+                    metrics.FAILED.inc()
+                    self._hub.wake([lane])
+                return outcome
+            case ReportType.RELEASE:
+                (metrics.DEAD if done.is_dead else metrics.RELEASED).inc()
+                self._hub.wake([lane])
+            case _:
+                pass
+        return None
+
+    def _tell(self, job_id: UUID, said: Progress, attempts: int) -> None:
+        self._hub.publish(
+            JobUpdate(
+                job_id=job_id,
+                status=JobStatus.LEASED,
+                attempts=attempts,
+                percent=said.percent,
+                message=said.message,
+                data=said.data,
+            )
+        )
+
+    async def _explain(self, token: WorkerToken, lost: _Numbered, outcomes: list[Outcome]) -> None:
+        """Say of leases that are lost what ended them: a report whose answer was lost is known by it again."""
+        await self._tokens.require_live(token)
+        metrics.LEASES_LOST.inc(len(lost))
+        ends = await self._ends.submit_many([row for _, _, row in lost])
+        for (place, report, _), ended in zip(lost, ends, strict=True):
+            outcomes[place] = LeaseLost(str(report.lease.job_id), ended)
