@@ -51,16 +51,14 @@ def kinds_within(token: WorkerToken, kinds: tuple[str, ...] | None) -> tuple[str
     """The kinds that a request is about; None: any.
 
     Raises:
-        Forbidden: names the first kind that is not covered.
+        Forbidden: the token reaches none of them.
     """
     if token.kinds is None or kinds is None:
         return kinds if token.kinds is None else token.kinds
-    for kind in kinds:
-        if kind not in token.kinds:
-            raise Forbidden(
-                f"this worker token does not reach kind {kind!r}; it has {', '.join(map(repr, token.kinds))}"
-            )
-    return kinds
+    within = tuple(kind for kind in kinds if kind in token.kinds)
+    if not within:
+        raise Forbidden(f"this worker token reaches none of these kinds; it has {', '.join(map(repr, token.kinds))}")
+    return within
 
 
 def require_queues(token: WorkerToken, queues: tuple[str, ...]) -> None:

@@ -6,17 +6,20 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atomo_gql.worker.client import Client
 from atomo_gql.worker.context import JobContext
-from atomo_gql.worker.delivery import deliver
-from atomo_gql.worker.encoding import encode_checked, plain_text
-from atomo_gql.worker.errors import LeaseLost, NonRetryableError, Refused
+from atomo_gql.worker.encoding import plain_text
+from atomo_gql.worker.errors import LeaseLost, NonRetryableError, Refused, RetryAfter
 from atomo_gql.worker.failure import describe, one_line
 from atomo_gql.worker.handlers import Handler
 from atomo_gql.worker.heartbeat import Heartbeat
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.lease import Lease
+from atomo_gql.worker.outbox import Outbox
+from atomo_gql.worker.processes import Processes
+from atomo_gql.worker.report import Report
+from atomo_gql.worker.tally import Tally
 from atomo_gql.worker.threads import Threads
+from atomo_gql.worker.tracing import in_trace
 
 logger = logging.getLogger("atomo_gql.worker")
 _UNACCEPTABLE = frozenset({400, 413, 422})  # the body is at fault: another body may be taken
@@ -26,6 +29,7 @@ class Cut(enum.Enum):
     """Why an attempt ends before its handler does."""
 
     LOST = "lease lost"
+    TIMED_OUT = "the job's timeout"
     STOPPING = "the worker stops"
     REJECTED = "the server refuses the worker"
 
@@ -38,44 +42,60 @@ class _Phase(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Success:
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class _Failure:
     brief: str
     error: str
     retryable: bool
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the attempts of one worker share. The callbacks are told: when a handler has ended, so that there is room;
+    when the server answers a call with a 4xx that the attempt can do nothing about."""
+
+    outbox: Outbox
+    threads: Threads
+    processes: Processes
+    tally: Tally
+    visibility: int
+    on_room: Callable[["Attempt"], None]
+    on_refused: Callable[[Refused], None]
 
 
 class Attempt:
-    """Runs as one task from its creation on; `task` is done when the job is no longer in hand.
+    """Runs as one task from its creation on; `task` is done when the job is no longer in hand."""
 
-    on_refused: told when the server answers one of its calls with a 4xx that the attempt can do nothing about.
-    """
+    __slots__ = (
+        "_around",
+        "_began",
+        "_cut",
+        "_handler",
+        "_heartbeat",
+        "_lease",
+        "_loop",
+        "_phase",
+        "_timeout",
+        "_took_until",
+        "is_running",
+        "job",
+        "task",
+    )
 
-    def __init__(
-        self,
-        job: Job,
-        handler: Handler | None,
-        *,
-        client: Client,
-        threads: Threads,
-        visibility: int,
-        on_refused: Callable[[Refused], None],
-    ) -> None:
+    def __init__(self, job: Job, handler: Handler | None, around: Surroundings) -> None:
         self.job = job
+        self.is_running = True
         self._handler = handler
-        self._client = client
-        self._threads = threads
-        self._on_refused = on_refused
-        self._lease = Lease(job, visibility, client, on_lost=self._lost, on_refused=on_refused)
+        self._around = around
+        self._lease = Lease(
+            job, around.visibility, around.outbox, around.processes, on_lost=self._lost, on_refused=around.on_refused
+        )
         self._heartbeat = Heartbeat(self._lease)
         self._loop = self._lease.loop
         self._began = self._took_until = self._loop.time()
         self._phase = _Phase.LEASED
         self._cut: Cut | None = None
+        self._timeout = None if job.timeout_secs is None else self._loop.call_later(job.timeout_secs, self._time_out)
         self.task = self._loop.create_task(self._run())
 
     def cut(self, cause: Cut) -> None:
@@ -100,19 +120,26 @@ class Attempt:
         """An extension was answered 409. While a report is on its way, its own answer decides."""
         if self._cut is None and self._phase is _Phase.RUNNING:
             self._took_until = self._loop.time()
+            self._around.tally.lost += 1
             self._log(logging.WARNING, f"lease lost ({error}), its result will be dropped")
             self.cut(Cut.LOST)
 
+    def _time_out(self) -> None:
+        if self._phase is _Phase.RUNNING:
+            self.cut(Cut.TIMED_OUT)
+
     def _cancel_handler(self) -> None:
-        if self._phase is _Phase.RUNNING and self._handler is not None and self._handler.is_async:
+        # A thread cannot be stopped; but what has timed out is reported, whatever the thread does.
+        is_async = self._handler is not None and self._handler.is_async
+        if self._phase is _Phase.RUNNING and (is_async or self._cut is Cut.TIMED_OUT):
             self.task.cancel()
 
     async def _run(self) -> None:
         self._heartbeat.start()
         try:
-            outcome = await self._handle()
-            if outcome is not None:
-                await self._report(outcome)
+            report = await self._handle()
+            if report is not None:
+                await self._deliver(report)
                 return
         except asyncio.CancelledError:
             if self._cut is None:  # not the worker's doing: the handler's own, or the event loop is being closed
@@ -120,91 +147,116 @@ class Attempt:
                 raise
         finally:
             self._heartbeat.stop()
+            if self._timeout is not None:
+                self._timeout.cancel()
         while self.task.cancelling():
             self.task.uncancel()
         if self._cut is Cut.STOPPING:
             await self._hand_back()
 
-    async def _handle(self) -> _Success | _Failure | None:
+    async def _handle(self) -> Report | _Failure | None:
         """Run the handler. None: the attempt was cut, and how the handler ended does not matter."""
         if self._cut is not None:
             return None
         if self._handler is None:
+            self._handler_ended()
             error = f"this worker has no handler for the kind {plain_text(self.job.kind)!r}"
             return _Failure(error, error, retryable=False)
         self._phase = _Phase.RUNNING
         failure: BaseException | None = None
         try:
-            result = await self._handler.call(JobContext(self._lease), self._threads)
+            with in_trace(self.job):
+                result = await self._handler.call(JobContext(self._lease), self._around.threads)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit, and a CancelledError of the handler's own making
             failure = error
         finally:
-            self._phase = _Phase.REPORTING
-            self._took_until = self._loop.time()
+            self._handler_ended()
+        if self._cut is Cut.TIMED_OUT:
+            while self.task.cancelling():
+                self.task.uncancel()
+            error = f"timed out after {self.job.timeout_secs} s"
+            return _Failure(error, error, retryable=True)
         if self._cut is not None:
             return None
         if failure is not None:
             if isinstance(failure, asyncio.CancelledError) and self.task.cancelling():
                 raise failure
             logger.debug("%s raised", self.job.label, exc_info=failure)
-            return _Failure(one_line(failure), describe(failure), not isinstance(failure, NonRetryableError))
+            after = failure.seconds if isinstance(failure, RetryAfter) else None
+            is_final = isinstance(failure, NonRetryableError)
+            return _Failure(one_line(failure), describe(failure), not is_final, after)
         try:
-            return _Success(encode_checked({"leaseId": self.job.lease_id, "result": result}, "result"))
+            return Report("complete", self.job, {"result": result}, "result")
         except ValueError as error:
             message = plain_text(f"the handler's result cannot be reported: {error}")
             return _Failure(message, message, retryable=False)
 
-    async def _report(self, outcome: _Success | _Failure) -> None:
+    def _handler_ended(self) -> None:
         self._phase = _Phase.REPORTING
+        self._took_until = self._loop.time()
+        self.is_running = False
+        self._around.on_room(self)
+
+    async def _deliver(self, report: Report | _Failure) -> None:
         try:
-            failure = await self._report_success(outcome) if isinstance(outcome, _Success) else outcome
+            failure = await self._deliver_result(report) if isinstance(report, Report) else report
             if failure is not None:
-                await self._report_failure(failure)
+                await self._deliver_failure(failure)
         except LeaseLost as error:
+            self._around.tally.lost += 1
             self._log(logging.WARNING, f"lease lost before its end was reported ({error})")
         except Refused as error:
             self._log(logging.ERROR, f"its end could not be reported: {error}")
-            self._on_refused(error)
+            self._around.on_refused(error)
 
-    async def _report_success(self, success: _Success) -> _Failure | None:
+    async def _deliver_result(self, report: Report) -> _Failure | None:
         """Report the result; a failure where the server does not take it, and never will."""
         try:
-            await deliver(self.job, "its result", lambda: self._client.complete(self.job, success.body))
+            await self._around.outbox.send(report)
         except Refused as error:
             if error.status not in _UNACCEPTABLE:
                 raise
             message = plain_text(f"the server refused the handler's result: {error}")
             return _Failure(message, message, retryable=False)
+        self._around.tally.succeeded += 1
         self._log(logging.INFO, "succeeded")
         return None
 
-    async def _report_failure(self, failure: _Failure) -> None:
+    async def _deliver_failure(self, failure: _Failure) -> None:
         try:
-            delay = await self._deliver_failure(failure.error, failure.retryable)
+            outcome = await self._around.outbox.send(self._failed(failure.error, failure))
         except Refused as error:
             if error.status not in _UNACCEPTABLE:
                 raise
-            delay = await self._deliver_failure(f"the server refused the error text: {error}", failure.retryable)
-        if delay is None:
-            self._log(logging.ERROR, f"dead: {failure.brief}")
+            text = f"the server refused the error text: {error}"
+            outcome = await self._around.outbox.send(self._failed(text, failure))
+        if outcome.get("outcome") == "retry" or outcome.get("ended") == "failed":
+            self._around.tally.failed += 1
+            wait = f" in {outcome['delaySecs']:g} s" if "delaySecs" in outcome else ""
+            self._log(logging.WARNING, f"failed, retry{wait}: {failure.brief}")
         else:
-            self._log(logging.WARNING, f"failed, retry in {delay:g} s: {failure.brief}")
+            self._around.tally.dead += 1
+            self._log(logging.ERROR, f"dead: {failure.brief}")
 
-    async def _deliver_failure(self, error: str, retryable: bool) -> float | None:
-        return await deliver(self.job, "its failure", lambda: self._client.fail(self.job, error, retryable))
+    def _failed(self, error: str, failure: _Failure) -> Report:
+        fields: dict[str, object] = {"error": error, "retryable": failure.retryable}
+        if failure.retry_after is not None:
+            fields["retryAfterSecs"] = failure.retry_after
+        return Report("fail", self.job, fields)
 
     async def _hand_back(self) -> None:
         self._phase = _Phase.HANDING_BACK
         try:
-            await deliver(self.job, "its return", lambda: self._client.release(self.job))
+            await self._around.outbox.send(Report("release", self.job, {}))
         except (LeaseLost, Refused) as error:
             self._log(logging.WARNING, f"could not be handed back: {error}")
         except asyncio.CancelledError:
             self._log(logging.WARNING, "could not be handed back in time, its lease will run out")
             raise
         else:
+            self._around.tally.handed_back += 1
             self._log(logging.INFO, "handed back")
 
     def _log(self, level: int, outcome: str) -> None:

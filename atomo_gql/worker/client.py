@@ -1,5 +1,7 @@
 """The protocol's HTTP calls. Each tries once; who calls decides what to do about Unavailable."""
 
+import uuid
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -9,32 +11,43 @@ import orjson
 from atomo_gql.worker.backoff import parse_retry_after
 from atomo_gql.worker.config import Config
 from atomo_gql.worker.encoding import encode
-from atomo_gql.worker.errors import LeaseLost, Refused, Unavailable
+from atomo_gql.worker.errors import Refused, Unavailable
 from atomo_gql.worker.job import Job
+from atomo_gql.worker.report import Report, decode_outcomes, encode_list
 
 CALL_SECONDS = 30.0
-CALL = aiohttp.ClientTimeout(total=CALL_SECONDS)
 LEASE_GRACE_SECONDS = 10.0
 _LATER = frozenset({408, 425, 429})
 _DETAIL_CHARACTERS = 500
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A lease request: repeated as it is, until it is answered."""
+
+    capacity: int  # 1–100
+    kinds: list[str] | None = None  # None: any
+    reports: list[Report] = field(default_factory=list)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
 class Client:
     """One keep-alive session to the server; an async context manager.
 
-    Every call raises Unavailable (no answer, 5xx, "later") or Refused (4xx), and the calls on a job LeaseLost (409).
+    Every call raises Unavailable (no answer, 5xx, "later") or Refused (4xx).
     """
 
     def __init__(self, config: Config) -> None:
-        self._jobs = f"{config.url}/jobs"
-        self._lease_url = f"{self._jobs}/lease"
+        self._lease_url = f"{config.url}/jobs/lease"
+        self._reports_url = f"{config.url}/jobs/reports"
+        # A heartbeat that hangs must leave time for another before the deadline.
+        self._report_timeout = aiohttp.ClientTimeout(total=max(1.0, min(CALL_SECONDS, config.visibility / 3)))
         self._lease_timeout = aiohttp.ClientTimeout(total=config.wait + LEASE_GRACE_SECONDS)
         self._config = config
 
     async def __aenter__(self) -> "Client":
         self._session = aiohttp.ClientSession(
-            # One connection for the lease; per job one for its report or progress, one for its heartbeat.
-            connector=aiohttp.TCPConnector(limit=2 * self._config.concurrency + 1),
+            connector=aiohttp.TCPConnector(limit=0),  # one for the lease, and as many as the outbox has flights
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
                 "X-Worker-Token": self._config.token,
@@ -49,51 +62,35 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def lease(self, capacity: int) -> list[Job]:
-        """Up to `capacity` jobs (1–100); waits on the server for the first, as long as the configuration says."""
-        config = self._config
+    async def lease(self, ask: Ask) -> tuple[list[Job], list[dict[str, Any]]]:
+        """Up to `ask.capacity` jobs, and the outcomes of the reports that went along."""
         body = {
-            "queues": config.queues,
-            "capacity": capacity,
-            "visibilitySecs": config.visibility,
-            "waitSecs": config.wait,
+            "queues": self._config.queues,
+            "capacity": ask.capacity,
+            "visibilitySecs": self._config.visibility,
+            "waitSecs": self._config.wait,
+            "requestId": ask.id,
         }
+        if ask.kinds is not None:
+            body["kinds"] = ask.kinds
+        if ask.reports:
+            body["reports"] = orjson.Fragment(encode_list(ask.reports))
         answer = await self._post(self._lease_url, encode(body), self._lease_timeout)
         try:
-            return [Job.from_wire(wire) for wire in orjson.loads(answer)["jobs"]]
+            decoded = orjson.loads(answer)
+            jobs = [Job.from_wire(wire) for wire in decoded["jobs"]]
+            return jobs, decode_outcomes(decoded, len(ask.reports)) if ask.reports else []
         except (KeyError, TypeError, ValueError) as error:
             raise Unavailable(f"the answer to a lease is not the protocol's: {answer[:200]!r}") from error
 
-    async def heartbeat(self, job: Job, visibility: int) -> None:
-        """Move the lease's deadline to `visibility` seconds from now."""
-        # A call that hangs must leave time for another before the deadline.
-        timeout = aiohttp.ClientTimeout(total=min(CALL_SECONDS, visibility / 3))
-        await self._report(job, "heartbeat", encode({"leaseId": job.lease_id, "visibilitySecs": visibility}), timeout)
-
-    async def progress(self, job: Job, body: bytes) -> None:
-        """Fan out a progress update; `body` is encoded already."""
-        await self._report(job, "progress", body)
-
-    async def complete(self, job: Job, body: bytes) -> None:
-        """The job succeeded; `body` holds the result, encoded already."""
-        await self._report(job, "complete", body)
-
-    async def fail(self, job: Job, error: str, retryable: bool) -> float | None:
-        """The attempt failed. Returns the seconds until the next one, or None when the job is dead."""
-        body = encode({"leaseId": job.lease_id, "error": error, "retryable": retryable})
-        answer = await self._report(job, "fail", body)
+    async def report(self, reports: list[Report]) -> list[dict[str, Any]]:
+        """The outcome of each."""
+        body = b'{"reports":' + encode_list(reports) + b"}"
+        answer = await self._post(self._reports_url, body, self._report_timeout)
         try:
-            outcome = orjson.loads(answer)
-            return float(outcome["delaySecs"]) if outcome["outcome"] == "retry" else None
-        except (KeyError, TypeError, ValueError) as problem:
-            raise Unavailable(f"the answer to a failure is not the protocol's: {answer[:200]!r}") from problem
-
-    async def release(self, job: Job) -> None:
-        """Give the job back at once; the attempt is not counted."""
-        await self._report(job, "release", encode({"leaseId": job.lease_id}))
-
-    async def _report(self, job: Job, verb: str, body: bytes, timeout: aiohttp.ClientTimeout = CALL) -> bytes:
-        return await self._post(f"{self._jobs}/{job.id}/{verb}", body, timeout)
+            return decode_outcomes(orjson.loads(answer), len(reports))
+        except ValueError as error:
+            raise Unavailable(f"the answer to reports is not the protocol's: {answer[:200]!r}") from error
 
     async def _post(self, url: str, body: bytes, timeout: aiohttp.ClientTimeout) -> bytes:
         try:
@@ -111,14 +108,12 @@ class Client:
         raise _unsuccessful(response, answer)
 
 
-def _unsuccessful(response: aiohttp.ClientResponse, body: bytes) -> LeaseLost | Refused | Unavailable:
+def _unsuccessful(response: aiohttp.ClientResponse, body: bytes) -> Refused | Unavailable:
     """The exception for an answer that is no success."""
     status = response.status
     problem = _problem(response, body)
     detail = str(problem.get("detail") or problem.get("title") or response.reason or "")[:_DETAIL_CHARACTERS]
     message = f"{status} {detail}".rstrip()
-    if status == 409:
-        return LeaseLost(message)
     # A 404 or 405 that the server did not write comes from something between, while the server restarts.
     if status in _LATER or not 400 <= status < 500 or (status in (404, 405) and not problem):
         if location := response.headers.get("Location"):

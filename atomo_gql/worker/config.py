@@ -47,9 +47,9 @@ def checked_config(
         url=_checked_url(url if url is not None else os.environ.get(URL_VARIABLE, "")),
         token=_checked_token(token if token is not None else os.environ.get(TOKEN_VARIABLE, "")),
         queues=_checked_queues(queues),
-        concurrency=_whole("concurrency", concurrency, 1, 10_000),
-        visibility=_whole("visibility", visibility, 1, 86_400),
-        wait=_whole("wait", wait, 0, 60),
+        concurrency=whole("concurrency", concurrency, 1, 10_000),
+        visibility=whole("visibility", visibility, 1, 86_400),
+        wait=whole("wait", wait, 0, 60),
         drain_timeout=_seconds("drain_timeout", drain_timeout),
     )
 
@@ -86,7 +86,8 @@ def _checked_queues(queues: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _whole(name: str, value: int, least: int, most: int) -> int:
+def whole(name: str, value: int, least: int, most: int) -> int:
+    """A whole number between two bounds. Raises ValueError."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     return value

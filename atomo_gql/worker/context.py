@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any
 
 from atomo_gql.worker.cancelled import Cancelled
-from atomo_gql.worker.encoding import encode_checked, plain_text
+from atomo_gql.worker.encoding import plain_text
 from atomo_gql.worker.errors import Refused, Unavailable
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.lease import Lease
@@ -22,10 +22,11 @@ class JobContext:
     (`await ctx.progress(…)`); in a thread, where plain `def` handlers run, they block until the call is done.
     """
 
-    __slots__ = ("_lease",)
+    __slots__ = ("_lease", "_logger")
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
+        self._logger: JobLogger | None = None
 
     @property
     def job(self) -> Job:
@@ -36,6 +37,24 @@ class JobContext:
     def cancelled(self) -> Cancelled:
         """Set when the lease is lost or the worker hands the job back; an async handler is cancelled then, too."""
         return self._lease.cancelled
+
+    @property
+    def logger(self) -> "JobLogger":
+        """A logger that says which job it is about: in front of the message, and as `job_id`, `job_kind`, `job_queue`
+        and `job_attempt` of each record. Its name is that of the worker's own loggers, and of the kind."""
+        if self._logger is None:
+            self._logger = JobLogger(logging.getLogger(f"atomo_gql.job.{self.job.kind}"), self.job)
+        return self._logger
+
+    async def run_in_process(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """`function(*arguments, **named)` in a process of its own, for what keeps a CPU busy. For `async def` handlers.
+
+        The process is killed when the attempt is over.
+
+        Raises ValueError for a function that no module holds and for arguments that cannot be pickled; and whatever the
+        function raises.
+        """
+        return await self._lease.processes.run(function, *arguments, **named)
 
     def progress(self, percent: float | None = None, message: str | None = None, data: Any = None) -> Awaitable[None]:
         """Tell whoever watches how far the job is. What is None is not sent.
@@ -54,8 +73,7 @@ class JobContext:
             raise ValueError(f"message must be a string, not {message!r}")
         told = {"percent": percent, "message": message and plain_text(message), "data": data}
         update = {name: value for name, value in told.items() if value is not None}
-        body = encode_checked({**self._lease.terms(), **update}, "data")
-        return self._extend("progress", self._lease.progress(body))
+        return self._extend("progress", self._lease.progress(update))
 
     def heartbeat(self, visibility: int | None = None) -> Awaitable[None]:
         """Extend the lease now. The worker does so by itself, so only code that blocks the event loop needs it.
@@ -85,6 +103,19 @@ class JobContext:
             logger.debug("%s: %s not delivered: %s", self.job.label, what, error)
         except Refused as error:
             logger.warning("%s: %s refused: %s", self.job.label, what, error)
+
+
+class JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """What `ctx.logger` is."""
+
+    def __init__(self, logger: logging.Logger, job: Job) -> None:
+        fields = {"job_id": job.id, "job_kind": job.kind, "job_queue": job.queue, "job_attempt": job.attempts}
+        super().__init__(logger, fields)
+        self._label = job.label
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """With the job in front, and its fields beside those of the call."""
+        return f"{self._label}: {msg}", {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

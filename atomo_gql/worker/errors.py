@@ -3,6 +3,7 @@
     Exception
     └── WorkerError
         ├── NonRetryableError    raised by a handler: the job is dead, no further attempt
+        ├── RetryAfter           raised by a handler: the attempt failed, and the next is worth it in so many seconds
         ├── LeaseLost            raised in a handler by ctx.progress and ctx.heartbeat: the attempt is over
         ├── WorkerRejected       raised by Worker.run and run_async: the server refuses this worker
         └── CallError            inside the SDK: an HTTP call that was not answered with success
@@ -22,6 +23,18 @@ class NonRetryableError(WorkerError):
 
     The message is kept as the job's error.
     """
+
+
+class RetryAfter(WorkerError):
+    """Raise it, or a subclass, from a handler when a provider has said when to come back.
+
+    seconds: until the next attempt, in place of the usual back-off (rounded up; at most a week). The message is kept as
+    the job's error. It counts as a failed attempt.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"to be tried again in {seconds:g} s")
+        self.seconds = seconds
 
 
 class LeaseLost(WorkerError):

@@ -10,7 +10,8 @@ class Job:
 
     id: UUIDv7 in canonical form. payload: any JSON value, decoded. attempts: attempts so far, this one included
     (1 on the first). max_attempts: after how many the job is dead. lease_id: names this attempt; a report with
-    any other is refused.
+    any other is refused. deliveries: leases so far, those handed back too. timeout_secs: what this attempt may take, or
+    None. traceparent: the W3C trace context of whoever enqueued it, or None.
     """
 
     id: str
@@ -20,6 +21,10 @@ class Job:
     attempts: int
     max_attempts: int
     lease_id: str
+    deliveries: int = 1
+    timeout_secs: float | None = None
+    traceparent: str | None = None
+    tenant_id: str | None = None
 
     @property
     def label(self) -> str:
@@ -40,4 +45,8 @@ class Job:
             attempts=wire["attempts"],
             max_attempts=wire["maxAttempts"],
             lease_id=wire["leaseId"],
+            deliveries=wire.get("deliveries", wire["attempts"]),
+            timeout_secs=wire.get("timeoutSecs"),
+            traceparent=wire.get("traceparent"),
+            tenant_id=wire.get("tenantId"),
         )

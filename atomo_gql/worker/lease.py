@@ -5,9 +5,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from atomo_gql.worker.cancelled import Cancelled
-from atomo_gql.worker.client import Client
+from atomo_gql.worker.encoding import encode_checked
 from atomo_gql.worker.errors import LeaseLost, Refused
 from atomo_gql.worker.job import Job
+from atomo_gql.worker.outbox import Outbox
+from atomo_gql.worker.processes import Processes
+from atomo_gql.worker.report import Report
 
 
 class Lease:
@@ -17,13 +20,24 @@ class Lease:
     on_lost: told when an extension finds the lease lost. on_refused: told when one is answered with another 4xx.
     """
 
-    __slots__ = ("_client", "_on_lost", "_on_refused", "cancelled", "extended_at", "job", "loop", "visibility")
+    __slots__ = (
+        "_on_lost",
+        "_on_refused",
+        "_outbox",
+        "cancelled",
+        "extended_at",
+        "job",
+        "loop",
+        "processes",
+        "visibility",
+    )
 
     def __init__(
         self,
         job: Job,
         visibility: int,
-        client: Client,
+        outbox: Outbox,
+        processes: Processes,
         *,
         on_lost: Callable[[LeaseLost], None],
         on_refused: Callable[[Refused], None],
@@ -33,7 +47,8 @@ class Lease:
         self.cancelled = Cancelled()
         self.loop = asyncio.get_running_loop()
         self.extended_at = self.loop.time()
-        self._client = client
+        self._outbox = outbox
+        self.processes = processes
         self._on_lost = on_lost
         self._on_refused = on_refused
 
@@ -44,26 +59,26 @@ class Lease:
         """
         if visibility is not None:
             self.visibility = visibility
-        await self._extend(self._client.heartbeat(self.job, self.visibility))
+        await self._extend(Report("heartbeat", self.job, {"visibilitySecs": self.visibility}))
 
-    def terms(self) -> dict[str, Any]:
-        """The fields of a progress body that name the lease and extend it."""
-        return {"leaseId": self.job.lease_id, "visibilitySecs": self.visibility}
+    def progress(self, update: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        """Send a progress update, which extends the lease as well.
 
-    async def progress(self, body: bytes) -> None:
-        """Send a progress update, which extends the lease as well. `body`: terms() and the update, encoded.
-
-        Raises LeaseLost, Refused, Unavailable.
+        Raises ValueError at once where the update is not JSON; then LeaseLost, Refused, Unavailable.
         """
-        await self._extend(self._client.progress(self.job, body))
+        fields = {"visibilitySecs": self.visibility, **update}
+        encode_checked(update, "data")
+        return self._progress(fields)
 
-    async def _extend(self, call: Coroutine[Any, Any, None]) -> None:
+    async def _progress(self, fields: dict[str, Any]) -> None:
+        await self._extend(Report("progress", self.job, fields, "data"))
+
+    async def _extend(self, report: Report) -> None:
         if self.cancelled.is_set():
-            call.close()
             raise LeaseLost("this attempt is over: its lease was lost, or the worker is stopping")
         sent_at = self.loop.time()
         try:
-            await call
+            await self._outbox.send(report)
         except LeaseLost as error:
             self._on_lost(error)
             raise

@@ -1,27 +1,46 @@
-"""The lease loop: one long poll at a time, for the room that is free."""
+"""The lease loop: one request at a time, for the room that is free."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from atomo_gql.worker.backoff import Backoff
-from atomo_gql.worker.client import Client
+from atomo_gql.worker.client import Ask, Client
 from atomo_gql.worker.config import Config
 from atomo_gql.worker.errors import Refused, Unavailable
 from atomo_gql.worker.job import Job
+from atomo_gql.worker.outbox import Outbox
 
 logger = logging.getLogger("atomo_gql.worker")
 
+MOST_PER_LEASE = 100
 LONGEST_IDLE_PAUSE_SECONDS = 1.0
 HANG_UP_SECONDS = 0.25  # a round trip and the lease statement
 _TRANSIENT = frozenset({404, 405})  # another server may stand there for a while, as in a deployment
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """For how many jobs there is room, and of which kinds; None: any."""
+
+    jobs: int
+    kinds: list[str] | None = None
+
+
 class Leasing:
-    """Leases until told to stop. room: waits for free room and tells how much. begin: takes each job in hand."""
+    """Leases until told to stop.
+
+    room: waits for free room, and tells how much, and of which kinds. begin: takes each job in hand.
+    """
 
     def __init__(
-        self, client: Client, config: Config, room: Callable[[], Awaitable[int]], begin: Callable[[Job], None]
+        self,
+        client: Client,
+        config: Config,
+        room: Callable[[], Awaitable[Room]],
+        begin: Callable[[Job], None],
     ) -> None:
         self._client = client
         self._config = config
@@ -32,6 +51,9 @@ class Leasing:
         self._idle = Backoff(longest=LONGEST_IDLE_PAUSE_SECONDS)
         self._is_asking = False
         self._ended = False
+        self._is_back = asyncio.Event()
+        self.is_in_between = False  # about to ask as soon as there is room: reports may come along
+        self.outbox: Outbox
 
     async def end(self, task: "asyncio.Task[None]") -> None:
         """Ask no more, and wait until the task that runs this is done.
@@ -49,30 +71,61 @@ class Leasing:
         """Returns after end(), and raises Refused when asking again would be refused again."""
         loop = asyncio.get_running_loop()
         while not self._ended:
-            capacity = await self._room()
-            asked_at = loop.time()
+            self.is_in_between = True
             try:
-                jobs = await self._ask(capacity)
-            except (Unavailable, Refused) as error:
-                if isinstance(error, Refused) and error.status not in _TRANSIENT:
-                    raise
-                await asyncio.sleep(self._pause_in_trouble(error, asked_at))
-                continue
-            if self._trouble_since is not None:
-                self._trouble_over(loop.time())
+                room = await self._room()
+            finally:
+                self.is_in_between = False
+            asked_at = loop.time()
+            ask = Ask(min(room.jobs, MOST_PER_LEASE), room.kinds, self.outbox.take())
+            jobs = await self._answer(ask)
             for job in jobs:
                 self._begin(job)
-            if jobs:
+            if jobs or ask.reports:
                 self._idle.reset()
+                await asyncio.sleep(0)  # handlers that end at once shall have their reports ride on the next request
             elif not self._config.wait or loop.time() - asked_at < self._config.wait / 2:
                 await asyncio.sleep(self._idle.pause())  # a server that does not wait is not asked in a hot loop
 
-    async def _ask(self, capacity: int) -> list[Job]:
-        self._is_asking = True
-        try:
-            return await self._client.lease(capacity)
-        finally:
-            self._is_asking = False
+    async def _answer(self, ask: Ask) -> list[Job]:
+        """Ask until there is an answer: by its id the server knows the request, and gives nothing twice."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked_at = loop.time()
+            self._is_asking = True
+            try:
+                jobs, outcomes = await self._client.lease(ask)
+            except (Unavailable, Refused) as error:
+                if ask.reports:  # their outcomes shall not wait for a lease
+                    self.outbox.put_back(ask.reports, error)
+                    ask = replace(ask, reports=[])
+                if isinstance(error, Refused) and error.status not in _TRANSIENT:
+                    raise
+                if self._ended:
+                    return []
+                pause = self._pause_in_trouble(error, asked_at)
+            except asyncio.CancelledError:
+                if ask.reports:
+                    self.outbox.put_back(ask.reports, Unavailable("the worker is stopping"))
+                raise
+            else:
+                self.outbox.answered()
+                self.outbox.settle(ask.reports, outcomes)
+                if self._trouble_since is not None:
+                    self._trouble_over(loop.time())
+                return jobs
+            finally:
+                self._is_asking = False
+            await self._sleep(pause)
+
+    def answered(self) -> None:
+        """The server is there: ask again at once."""
+        self._is_back.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        self._is_back.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_back.wait(), seconds)
 
     def _pause_in_trouble(self, error: Unavailable | Refused, asked_at: float) -> float:
         """Seconds until the next try; the first trouble is a warning in the log, the same again is not."""

@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 
-from atomo_gql.worker.attempt import Attempt, Cut
+from atomo_gql.worker.attempt import Attempt, Cut, Surroundings
 from atomo_gql.worker.client import Client
 from atomo_gql.worker.config import Config
 from atomo_gql.worker.errors import Refused, WorkerRejected
 from atomo_gql.worker.handlers import Handler
 from atomo_gql.worker.job import Job
-from atomo_gql.worker.leasing import Leasing
+from atomo_gql.worker.leasing import Leasing, Room
+from atomo_gql.worker.outbox import Outbox
+from atomo_gql.worker.processes import Processes
+from atomo_gql.worker.tally import Tally
 from atomo_gql.worker.threads import Threads
 
 logger = logging.getLogger("atomo_gql.worker")
 
-MOST_PER_LEASE = 100
+MOST_UNREPORTED = 1_000  # results beyond the concurrency that wait for the server, before no more jobs are asked for
 # After the drain: with its default of 25 s, all is over within the 30 s that Kubernetes and Docker Compose allow.
 CANCEL_SECONDS = 2.0
 RETURN_SECONDS = 2.0
@@ -27,9 +31,18 @@ class Runner:
     def __init__(self, config: Config, handlers: Mapping[str, Handler]) -> None:
         self._config = config
         self._handlers = handlers
+        self._limits = {kind: h.concurrency for kind, h in handlers.items() if h.concurrency is not None}
         self._client = Client(config)
+        self._leasing = Leasing(self._client, config, self._room, self._begin)
+        self._outbox = self._leasing.outbox = Outbox(self._client, self._is_carried, self._leasing.answered)
         self._threads = Threads(config.concurrency)
+        self._processes = Processes()
+        self.tally = Tally()
+        self._around = Surroundings(
+            self._outbox, self._threads, self._processes, self.tally, config.visibility, self._freed, self._refused
+        )
         self._in_hand: set[Attempt] = set()
+        self._running: Counter[str] = Counter()  # handlers, by kind
         self._room_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._now = False
@@ -45,45 +58,64 @@ class Runner:
     async def run(self) -> None:
         """Raises WorkerRejected when the server refuses the worker."""
         async with self._client:
-            loop = Leasing(self._client, self._config, self._room, self._begin)
-            leasing = asyncio.create_task(loop.run())
+            leasing = asyncio.create_task(self._leasing.run())
             leasing.add_done_callback(lambda _: self._stopping.set())
             try:
                 await self._stopping.wait()
-                await loop.end(leasing)
+                await self._leasing.end(leasing)
                 self._judge(leasing)
                 await self._drain()
             finally:
                 leasing.cancel()
                 await self._hand_back()
+                self._outbox.close()
                 self._threads.close()
+                self._processes.close()
         if self._rejection is not None:
             logger.error("rejected: %s", self._rejection)
             raise self._rejection
 
-    async def _room(self) -> int:
-        """Wait until there is room for a job; for how many. What is done but unreported is still in hand."""
-        while (room := self._config.concurrency - len(self._in_hand)) <= 0:
+    async def _room(self) -> Room:
+        """Wait until there is room for a job."""
+        while (room := self._free()) is None:
             self._room_freed.clear()
             await self._room_freed.wait()
-        return min(room, MOST_PER_LEASE)
+        return room
+
+    def _free(self) -> Room | None:
+        """For how many jobs there is room. A handler that has ended makes room, though its report is on its way."""
+        jobs = self._config.concurrency - self._running.total()
+        if len(self._in_hand) - self._running.total() >= self._config.concurrency + MOST_UNREPORTED:
+            return None
+        if jobs <= 0 or not self._limits:
+            return Room(jobs) if jobs > 0 else None
+        free = {kind: limit - self._running[kind] for kind, limit in self._limits.items()}
+        if all(left > 0 for left in free.values()):
+            return Room(min(jobs, *free.values()))
+        kinds = [kind for kind in self._handlers if free.get(kind, 1) > 0]
+        return Room(min([jobs, *(free[kind] for kind in kinds if kind in free)]), kinds) if kinds else None
+
+    def _is_carried(self) -> bool:
+        """Whether the lease loop takes the reports that wait along, with a request that it is just about to make."""
+        return self._leasing.is_in_between and not self._stopping.is_set() and self._free() is not None
 
     def _begin(self, job: Job) -> None:
-        attempt = Attempt(
-            job,
-            self._handlers.get(job.kind),
-            client=self._client,
-            threads=self._threads,
-            visibility=self._config.visibility,
-            on_refused=self._refused,
-        )
+        attempt = Attempt(job, self._handlers.get(job.kind), self._around)
         self._in_hand.add(attempt)
+        self._running[job.kind] += 1
         attempt.task.add_done_callback(lambda _: self._end(attempt))
         if self._stopping.is_set():  # it came with the last answer: back with it
             attempt.cut(Cut.STOPPING)
 
+    def _freed(self, attempt: Attempt) -> None:
+        """Its handler has ended."""
+        self._running[attempt.job.kind] -= 1
+        self._room_freed.set()
+
     def _end(self, attempt: Attempt) -> None:
         self._in_hand.discard(attempt)
+        if attempt.is_running:  # it was cut before its handler began
+            self._freed(attempt)
         self._room_freed.set()
         if not attempt.task.cancelled() and (error := attempt.task.exception()) is not None:
             logger.error("%s: the worker itself failed", attempt.job.label, exc_info=error)

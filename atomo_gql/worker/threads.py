@@ -24,8 +24,8 @@ class Threads:
         self._busy = 0
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
 
-    async def run(self, function: Callable[..., Any], argument: Any) -> Any:
-        """`function(argument)` in a thread, in a copy of the caller's context.
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`function(*arguments)` in a thread, in a copy of the caller's context.
 
         A cancelled caller stops waiting; the thread goes on, and its result is dropped.
         """
@@ -36,7 +36,7 @@ class Threads:
         def work() -> None:
             outcome: _Outcome
             try:
-                outcome = (context.run(function, argument), None)
+                outcome = (context.run(function, *arguments), None)
             except BaseException as error:
                 outcome = (None, error)
             try:

@@ -1,19 +1,19 @@
 """The worker: its arguments, its handlers, and how to run and stop it."""
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from atomo_gql.worker.config import checked_config
-from atomo_gql.worker.context import JobContext
-from atomo_gql.worker.handlers import Handler
+from atomo_gql.worker.config import checked_config, whole
+from atomo_gql.worker.handlers import Handler, Middleware
 from atomo_gql.worker.runner import Runner
 from atomo_gql.worker.signals import stop_on_signals
 
 logger = logging.getLogger("atomo_gql.worker")
-_Function = TypeVar("_Function", bound=Callable[[JobContext], Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Worker:
@@ -51,33 +51,67 @@ class Worker:
             drain_timeout=drain_timeout,
         )
         self._handlers: dict[str, Handler] = {}
+        self._middleware: list[Middleware] = []
         self._has_run = False
         self._stop_asked = self._stop_now_asked = False
         self._running: tuple[asyncio.AbstractEventLoop, Runner] | None = None
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Which kinds it handles, and how."""
+        return self._handlers
 
     def __repr__(self) -> str:
         config = self._config
         return f"<Worker {config.public_url} queues={list(config.queues)} concurrency={config.concurrency}>"
 
-    def on(self, kind: str) -> Callable[[_Function], _Function]:
-        """Decorator: the function handles jobs of this kind. It is given a JobContext.
+    def on(self, kind: str, *, concurrency: int | None = None) -> Callable[[_Function], _Function]:
+        """Decorator: the function handles jobs of this kind. It is given a JobContext, and, where it has a second
+        parameter, the payload: as the type of its annotation (a dataclass, a TypedDict, a pydantic model …), or as it
+        came where there is none. A payload that does not fit makes the job dead, with an error that says where.
+
+        concurrency: how many of this kind at a time (1–10000); None: as many as the worker has room for.
 
         An `async def` runs on the event loop, a plain `def` in a thread. What it returns, any JSON value, is the
         job's result. An exception fails the attempt, retryably; NonRetryableError makes the job dead. A job of a
         kind without a handler is dead, too.
 
-        Raises ValueError for a blank kind, for a kind that has a handler, and for what cannot be called.
+        Raises ValueError for a blank kind, for a kind that has a handler, for what cannot be called with these, and
+        for an annotation that no payload can be.
         """
         if not isinstance(kind, str) or not kind.strip():
             raise ValueError(f"kind must be a name that is not blank, not {kind!r}")
+        if concurrency is not None:
+            whole("concurrency", concurrency, 1, 10_000)
 
         def register(function: _Function) -> _Function:
             if kind in self._handlers:
                 raise ValueError(f"kind {kind!r} has a handler already")
-            self._handlers[kind] = Handler.of(function)
+            self._handlers[kind] = Handler.of(function, concurrency, self._middleware)
             return function
 
         return register
+
+    def middleware(self, function: Middleware) -> Middleware:
+        """Decorator: the function is around every handler, those declared before it too. It is given the JobContext
+        and `call_next`, and returns what is to be the result:
+
+            @worker.middleware
+            async def timed(ctx, call_next):
+                began = time.perf_counter()
+                try:
+                    return await call_next()
+                finally:
+                    ctx.logger.info("took %.3f s", time.perf_counter() - began)
+
+        The first one declared is the outermost. It runs on the event loop, and what it raises fails the attempt.
+
+        Raises ValueError for what is no `async def`.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise ValueError(f"middleware must be an async def that takes (ctx, call_next), not {function!r}")
+        self._middleware.append(function)
+        return function
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT, and block meanwhile.
@@ -89,7 +123,7 @@ class Worker:
         """
         if not logger.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
-            logger.setLevel(logging.INFO)
+            logging.getLogger("atomo_gql").setLevel(logging.INFO)
         asyncio.run(self._run_until_signal())
 
     async def run_async(self) -> None:
@@ -115,7 +149,7 @@ class Worker:
             await runner.run()
         finally:
             self._running = None
-            logger.info("stopped: url %s, queues %s, concurrency %d", *told)
+            logger.info("stopped: %s", runner.tally)
 
     def stop(self, *, now: bool = False) -> None:
         """Stop the run, from any thread: drain, then hand back; `now`: hand back at once. Returns immediately.

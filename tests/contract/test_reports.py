@@ -144,7 +144,8 @@ async def test_a_lease_that_is_refused_applies_none_of_its_reports(server: Serve
     worker = await server.mint("q")
     job_id = await server.enqueue()
     [job] = await worker.lease("q")
-    for fields in ({"queues": ["r"]}, {"queues": []}, {"queues": ["q"], "requestId": ""}):
+    wrong: list[dict[str, Any]] = [{"queues": ["r"]}, {"queues": []}, {"queues": ["q"], "requestId": ""}]
+    for fields in wrong:
         status, _ = await worker.call("/jobs/lease", {"reports": [report("complete", job)], **fields})
         assert status in (400, 403)
     assert (await server.job(job_id))["status"] == "leased"

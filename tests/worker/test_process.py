@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Server, until
 from tests.worker.helpers import process, reached
 
-BLOCKED = "asyncpg strawberry starlette jwt broadcaster msgspec uvicorn websockets structlog prometheus_client"
+BLOCKED = "asyncpg strawberry starlette jwt broadcaster uvicorn websockets structlog prometheus_client"
 
 
 async def test_sigterm_lets_what_runs_finish_and_leases_no_more(server: Server, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ async def test_a_revoked_token_stops_the_worker_with_a_clear_message(server: Ser
 def test_the_sdk_works_without_the_server_s_packages() -> None:
     code = (
         "import sys\n"
-        "for name in 'asyncpg strawberry starlette jwt broadcaster msgspec uvicorn structlog'.split():\n"
+        "for name in 'asyncpg strawberry starlette jwt broadcaster uvicorn structlog'.split():\n"
         "    sys.modules[name] = None\n"
         "import atomo_gql.worker, atomo_gql.cli.worker\n"
         "from atomo_gql.cli import main\n"
