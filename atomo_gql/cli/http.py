@@ -47,7 +47,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url.rstrip("/")
-        self._token = token or _own_token()
+        self._token = token or own_token()
 
     async def rest(self, method: str, path: str, body: object = None) -> Any:
         """Call a REST route; its JSON."""
@@ -114,7 +114,7 @@ def _unexpected(answer: Any) -> Any:
     raise click.ClickException(answer.get("detail") or f"the server answered {answer!r}")
 
 
-def _own_token() -> str:
+def own_token() -> str:
     """An admin's token, signed with the secret of this machine's installation."""
     try:
         from atomo_gql.cli.host import settings_or_exit
