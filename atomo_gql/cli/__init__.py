@@ -10,6 +10,7 @@ from atomo_gql import __version__
 # The command, the module it is in, and what of it is the command.
 COMMANDS = {
     "conformance": ("conformance", "conformance"),
+    "conformance-worker": ("conformance", "conformance_worker"),
     "dev": ("dev", "dev"),
     "enqueue": ("job", "enqueue"),
     "job": ("job", "job"),

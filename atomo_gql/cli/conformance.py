@@ -11,8 +11,9 @@ from rich.markup import escape
 
 from atomo_gql.cli.http import own_token, run
 from atomo_gql.conformance.peer import Peer
-from atomo_gql.conformance.rules import Finding, RuleBook, Verdict, find_all
+from atomo_gql.conformance.rules import Finding, RuleBook, Verdict, find_all, find_together
 from atomo_gql.conformance.server import SERVER
+from atomo_gql.conformance.worker import WORKER, Troupe
 
 _SIGNS = {Verdict.KEPT: "[green]✓[/]", Verdict.BROKEN: "[red]✗[/]", Verdict.SKIPPED: "[yellow]–[/]"}
 _ONLY = click.option("--only", multiple=True, metavar="RULE", help="Only this rule; may be repeated.")
@@ -58,6 +59,29 @@ def conformance(
                     raise click.ClickException(f"the queue cannot be emptied after {finding.id}: {error}") from None
 
     _report(run(_collect(findings(), is_json=is_json)), is_json=is_json)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@_ONLY
+@_LIST
+@_JSON
+@click.argument("command", nargs=-1, metavar="-- COMMAND…")
+def conformance_worker(command: tuple[str, ...], only: tuple[str, ...], is_list: bool, is_json: bool) -> None:
+    """Whether a worker keeps the protocol: plays a server with troubles, and starts COMMAND once for each rule.
+
+    The worker reads ATOMO_URL, ATOMO_WORKER_TOKEN, ATOMO_QUEUES, ATOMO_CONCURRENCY, ATOMO_VISIBILITY_SECS and
+    ATOMO_DRAIN_SECS, and handles four kinds: conformance.echo returns its payload, conformance.sleep sleeps for
+    payload.seconds, conformance.fail raises payload.message, conformance.fatal does so for good. Exits with 1 when a
+    rule is broken.
+    """
+    if is_list:
+        _print_rules(WORKER)
+        return
+    rules = _chosen(WORKER, only)
+    if not command:
+        raise click.UsageError("which worker? write its command after --, as in: conformance-worker -- node worker.mjs")
+    found = run(_collect(find_together(rules, Troupe(command)), is_json=is_json))
+    _report(found, is_json=is_json)
 
 
 async def _collect(findings: AsyncIterator[Finding], *, is_json: bool) -> list[Finding]:
