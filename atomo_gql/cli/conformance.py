@@ -38,7 +38,7 @@ def conformance(
         return
     rules = _chosen(SERVER, only)
     if not token:
-        raise click.UsageError("--token (or ATOMO_WORKER_TOKEN) is missing: make one with atomo-gql worker-token create")
+        raise click.UsageError("--token or ATOMO_WORKER_TOKEN is missing: make one with atomo-gql worker-token create")
     if jwt is None:
         try:
             jwt = own_token()

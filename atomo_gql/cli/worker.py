@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from atomo_gql.cli.reload import Reloader, own_command
 from atomo_gql.worker import Worker, WorkerRejected
 
 
 @click.command()
 @click.argument("target", metavar="MODULE:NAME")
-def worker(target: str) -> None:
+@click.option("--reload", "is_reloading", is_flag=True, help="Start anew when a Python file here changes.")
+def worker(target: str, is_reloading: bool) -> None:
     """Run a worker: the Worker called NAME in the Python module MODULE, as in `pipeline:worker`.
 
     Where it works and with which token is said in the module, or by ATOMO_URL and ATOMO_WORKER_TOKEN.
@@ -19,6 +21,8 @@ def worker(target: str) -> None:
     module, colon, name = target.partition(":")
     if not (module and colon and name):
         raise click.BadParameter("write MODULE:NAME, as in pipeline:worker", param_hint="MODULE:NAME")
+    if is_reloading:
+        raise SystemExit(Reloader(own_command("worker", target), Path.cwd()).run())
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)

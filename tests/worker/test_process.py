@@ -119,3 +119,32 @@ async def _has_stopped_asking(server: Server) -> None:
         return len(server.application.services.leases.room) == 0
 
     await until(is_empty)
+
+
+_VERSION = """
+from atomo_gql.worker import Worker
+
+worker = Worker(queues=["q"], wait=5)
+
+@worker.on("version")
+async def version(ctx):
+    return {version}
+"""
+
+
+async def test_a_changed_file_is_taken_up(server: Server, tmp_path: Path) -> None:
+    arguments = ("-m", "atomo_gql", "worker", "handlers:worker", "--reload")
+    first = _VERSION.replace("{version}", "1")
+    async with process(await server.mint("q"), tmp_path, *arguments, module=first) as worker:
+        assert (await reached(server, await server.enqueue("q", "version"), "succeeded"))["result"] == 1
+        (tmp_path / "handlers.py").write_text(_VERSION.replace("{version}", "2  # changed"))
+
+        async def is_new() -> bool:
+            job = await reached(server, await server.enqueue("q", "version"), "succeeded")
+            return bool(job["result"] == 2)
+
+        await until(is_new, within=30)
+        worker.process.send_signal(signal.SIGINT)
+        status, log = await worker.end()
+    assert "handlers.py changed: starting anew" in log
+    assert status == 0, log

@@ -1,0 +1,120 @@
+"""The clients, against a real server and a real worker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from atomo_gql.client import AsyncClient, Client, JobDead, ServiceError, Unreachable
+from atomo_gql.worker import JobContext, NonRetryableError, Worker
+from tests.chaos.test_wire import Gate
+from tests.conftest import Server, token
+from tests.worker.helpers import working
+
+
+@pytest.fixture
+async def served(server: Server) -> AsyncIterator[Server]:
+    """With a worker on the queue q."""
+    minted = await server.mint("q")
+    worker = Worker(url=server.url, token=minted.token, queues=["q"], concurrency=10, wait=2)
+
+    @worker.on("double")
+    async def double(ctx: JobContext) -> int:
+        for percent in (0.25, 0.5):
+            await ctx.progress(percent=percent)
+        number: int = ctx.job.payload["n"]
+        return 2 * number
+
+    @worker.on("slow")
+    async def slow(ctx: JobContext) -> str:
+        await asyncio.sleep(ctx.job.payload)
+        return "at last"
+
+    @worker.on("bad")
+    async def bad(ctx: JobContext) -> None:
+        raise NonRetryableError("it cannot be done")
+
+    async with working(worker):
+        yield server
+
+
+async def test_a_job_is_enqueued_watched_and_its_result_had(served: Server) -> None:
+    async with AsyncClient(served.url, token()) as jobs:
+        job_id = await jobs.enqueue("q", "double", {"n": 21}, idempotency_key="once", timeout_secs=30)
+        assert await jobs.enqueue("q", "double", {"n": 21}, idempotency_key="once") == job_id
+        updates = [update async for update in jobs.watch(job_id)]
+        assert updates[-1]["status"] == "SUCCEEDED"
+        assert await jobs.result(job_id, timeout=5) == 42
+        assert (await jobs.get(job_id))["timeoutSecs"] == 30
+
+
+async def test_many_are_enqueued_all_or_none(served: Server) -> None:
+    async with AsyncClient(served.url, token()) as jobs:
+        ids = await jobs.enqueue_many([{"queue": "q", "kind": "double", "payload": {"n": n}} for n in range(20)])
+        assert await asyncio.gather(*(jobs.result(job_id, 20) for job_id in ids)) == [2 * n for n in range(20)]
+        with pytest.raises(ServiceError, match=r"jobs\[1\].kind") as refused:
+            await jobs.enqueue_many([{"queue": "q", "kind": "double"}, {"queue": "q", "kind": ""}])
+        assert (refused.value.code, refused.value.status) == ("BAD_USER_INPUT", 400)
+
+
+async def test_what_goes_wrong_is_told_apart(served: Server) -> None:
+    async with AsyncClient(served.url, token()) as jobs:
+        with pytest.raises(JobDead, match="it cannot be done") as dead:
+            await jobs.result(await jobs.enqueue("q", "bad"), timeout=10)
+        assert dead.value.job["status"] == "dead"
+        later = await jobs.enqueue("q", "double", {"n": 1}, run_at=datetime.now(UTC) + timedelta(hours=1))
+        with pytest.raises(TimeoutError):
+            await jobs.wait(later, timeout=0.2)
+        with pytest.raises(ServiceError) as missing:
+            await jobs.wait("0190f3a8-7c1e-7000-8000-0123456789ab")
+        assert missing.value.code == "NOT_FOUND"
+    async with AsyncClient(served.url, "not.a.jwt") as jobs:
+        with pytest.raises(ServiceError) as refused:
+            await jobs.enqueue("q", "double")
+        assert (refused.value.code, refused.value.status) == ("UNAUTHENTICATED", 401)
+    async with AsyncClient("http://127.0.0.1:1", token()) as jobs:
+        with pytest.raises(Unreachable):
+            await jobs.enqueue("q", "double")
+
+
+async def test_who_waits_outlives_an_outage(served: Server) -> None:
+    gate = Gate(served.url)
+    async with gate.running() as url, AsyncClient(url, token()) as jobs:
+        job_id = await jobs.enqueue("q", "slow", 1.0)
+        result = asyncio.create_task(_last(jobs, job_id))
+        await asyncio.sleep(0.3)
+        gate.shut()
+        await asyncio.sleep(1.5)
+        gate.open()
+        assert (await asyncio.wait_for(result, 20))["status"] == "SUCCEEDED"
+
+
+async def _last(jobs: AsyncClient, job_id: str) -> dict[str, Any]:
+    return [update async for update in jobs.watch(job_id)][-1]
+
+
+async def test_the_blocking_client_does_the_same(served: Server) -> None:
+    def use() -> None:
+        with Client(served.url, token()) as jobs:
+            job_id = jobs.enqueue("q", "double", {"n": 4})
+            assert [update["status"] for update in jobs.watch(job_id)][-1] == "SUCCEEDED"
+            assert jobs.result(job_id, timeout=5) == 8
+            assert jobs.get(job_id)["status"] == "succeeded"
+            ids = jobs.enqueue_many([{"queue": "q", "kind": "bad"}])
+            with pytest.raises(JobDead):
+                jobs.result(ids[0], timeout=10)
+            assert jobs.wait(ids[0])["status"] == "dead"
+
+    await asyncio.to_thread(use)
+
+
+@pytest.mark.parametrize("make", [AsyncClient, Client])
+def test_wrong_arguments_are_named(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ATOMO_URL", "ATOMO_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="url must be"):
+        make("ftp://x", "t")
+    with pytest.raises(ValueError, match="token must be"):
+        make("http://x")
