@@ -1,6 +1,7 @@
 """Who gets which job."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -140,3 +141,19 @@ async def _reads(sql: Any) -> int:
     )
     reads: int = row["n"]
     return reads
+
+
+async def test_dispatch_of_a_kind_walks_an_index_past_the_other_kinds(database: Database, sql: Any) -> None:
+    """In front of it, in the same queue, stand 30,000 due jobs of another kind and of higher priority."""
+    worker, bound = await make_token(database), await make_token(database, tenant="acme")
+    crowd = [replace(row(tenant="acme", priority=9), kind="other") for _ in range(30_000)]
+    for begin in range(0, len(crowd), 5_000):
+        await enqueue.enqueue(database, crowd[begin : begin + 5_000])
+    [wanted] = await enqueue.enqueue(database, [row(tenant="acme")])
+
+    for token, queues in ((worker, ("q",)), (worker, ("*",)), (bound, ("q",)), (bound, ("*",))):
+        before = await _reads(sql)
+        [jobs] = await lease.lease(database, [LeaseRow(token.id, 1, 30, queues, ("k", "none"))])
+        assert [job.id for job in jobs] == [wanted.id]
+        assert await _reads(sql) - before < 1_000, (token.tenant, queues)
+        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)

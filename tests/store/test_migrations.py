@@ -130,11 +130,18 @@ async def test_a_database_made_by_the_first_version_comes_to_the_present_one(emp
             "began_at timestamptz NOT NULL DEFAULT clock_timestamp(), finished_at timestamptz); "
             "INSERT INTO migrations VALUES (1, 'schema', now(), now()); "
             "INSERT INTO job_records (id, created_at, priority, max_attempts, tenant, queue, kind) "
-            "VALUES (new_id(), now(), 0, 5, 'acme', 'q', 'k')"
+            "VALUES (new_id(), now(), 0, 5, 'acme', 'q', 'k'); "
+            # Leased and handed back, retried by hand, leased again, and handed back again: one delivery since.
+            "INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue) "
+            "SELECT id, now(), 6, 0, 0, 5, tenant, queue FROM job_records; "
+            "INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data) "
+            "SELECT id, n, now(), 'Job', (ARRAY['enqueued', 'leased', 'released', 'retried', 'leased', 'released'])[n]"
+            "::event_type, tenant, 'x', '{}' FROM job_records, generate_series(1, 6) AS n"
         )
         assert len(await migrate(empty)) == NEXT - 2
         migrated = {name: {tuple(r) for r in await connection.fetch(query)} for name, query in _CATALOGUE.items()}
         assert migrated == fresh
         assert [tuple(r) for r in await connection.fetch("SELECT tenant, queue FROM lanes")] == [("acme", "q")]
+        assert [tuple(r) for r in await connection.fetch("SELECT kind, deliveries FROM ready")] == [("k", 1)]
     finally:
         await connection.close()
