@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,8 @@ async def a_rig() -> AsyncIterator[Rig]:
         serve = ("-m", "atomo_gql", "serve", "--port", str(port))
         server = await stack.enter_async_context(process(*serve, **environment))
         echo = await stack.enter_async_context(process("-m", "benchmarks.echo", str(echo_port)))
-        await _listening(port, server)
-        await _listening(echo_port, echo)
+        await listening(port, lambda: server.returncode is None)
+        await listening(echo_port, lambda: echo.returncode is None)
         jwt = sign(settings, "bench", role="admin", tenant=None, lasts=86_400)
         yield Rig(store, Target(port, server.pid), Target(echo_port, echo.pid), jwt)
 
@@ -103,9 +103,10 @@ async def generate(target: Target, request: bytes, count: int, connections: int,
     return {**found, "cpu": (target.cpu_seconds() - used) / count * 1e6}
 
 
-async def _listening(port: int, server: asyncio.subprocess.Process) -> None:
+async def listening(port: int, is_alive: Callable[[], bool]) -> None:
+    """Once the process accepts connections."""
     async with asyncio.timeout(60):
-        while server.returncode is None:
+        while is_alive():
             with contextlib.suppress(OSError):
                 (await asyncio.open_connection("127.0.0.1", port))[1].close()
                 return

@@ -59,7 +59,7 @@ def set_up_logs(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level.upper()]))
     logging.getLogger("atomo_gql").setLevel(settings.log_level.upper())
     # uvicorn says so of every upgrade that is refused with an answer, which is in order.
     refused = "ASGI callable returned without completing handshake."
