@@ -3,6 +3,8 @@
 import asyncio
 import threading
 
+_making = threading.Lock()  # of what a thread waits on; seldom asked for, so that one does for all
+
 
 class Cancelled:
     """Set once the lease is lost or the worker hands the job back; it is never cleared.
@@ -12,28 +14,42 @@ class Cancelled:
     handler returns or raises after the flag is set is dropped.
     """
 
-    __slots__ = ("_for_loop", "_for_threads")
+    __slots__ = ("_for_loop", "_for_threads", "_is_set")
 
     def __init__(self) -> None:
-        self._for_loop = asyncio.Event()
-        self._for_threads = threading.Event()
+        self._is_set = False
+        # Made for the first who waits: every job has this flag, and hardly any waits for it.
+        self._for_loop: asyncio.Event | None = None
+        self._for_threads: threading.Event | None = None
 
     def is_set(self) -> bool:
         """Whether the attempt is over. Callable from anywhere."""
-        return self._for_threads.is_set()
+        return self._is_set
 
     async def wait(self) -> None:
         """Wait until it is set. For code on the worker's event loop."""
-        await self._for_loop.wait()
+        if self._for_loop is None:
+            self._for_loop = asyncio.Event()
+        if not self._is_set:
+            await self._for_loop.wait()
 
     def wait_in_thread(self, timeout: float | None = None) -> bool:
         """Block until it is set, at most `timeout` seconds (None: no limit); True when it is set.
 
         For plain `def` handlers: `if ctx.cancelled.wait_in_thread(5): return` is a sleep that ends early.
         """
+        with _making:
+            if self._for_threads is None:
+                self._for_threads = threading.Event()
+            if self._is_set:
+                self._for_threads.set()
         return self._for_threads.wait(timeout)
 
     def set(self) -> None:
         """Called by the SDK, on the event loop."""
-        self._for_threads.set()
-        self._for_loop.set()
+        with _making:
+            self._is_set = True
+            if self._for_threads is not None:
+                self._for_threads.set()
+        if self._for_loop is not None:
+            self._for_loop.set()

@@ -25,8 +25,9 @@ def encode_checked(body: dict[str, Any], field: str) -> bytes:
         encoded = orjson.dumps(body)
     except TypeError as error:
         raise ValueError(f"{field} is not JSON: {error}") from error
-    if b"null" in encoded:  # only there can a NaN hide
-        for path in _non_finite(body.get(field), field):
+    value = body.get(field)
+    if value is not None and b"null" in encoded:  # only there can a NaN hide
+        for path in _non_finite(value, field):
             raise ValueError(f"{path} is not JSON: NaN or infinity")
     return encoded
 

@@ -5,7 +5,7 @@ traceparent is still at hand: `ctx.job.traceparent`, and `current_traceparent()`
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 from atomo_gql.worker.job import Job
@@ -31,12 +31,20 @@ def current_traceparent() -> str | None:
     return _traceparent.get()
 
 
-@contextmanager
-def in_trace(job: Job) -> Iterator[None]:
+def in_trace(job: Job) -> AbstractContextManager[None]:
     """Within it the job's trace is the current one."""
-    if job.traceparent is None and not _HAS_OPENTELEMETRY:
-        yield
-        return
+    if job.traceparent is None and not _is_recorded():
+        return nullcontext()
+    return _in_trace(job)
+
+
+def _is_recorded() -> bool:
+    """Whether the application has set OpenTelemetry up, and not only installed it."""
+    return _HAS_OPENTELEMETRY and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+@contextmanager
+def _in_trace(job: Job) -> Iterator[None]:
     token = _traceparent.set(job.traceparent)
     try:
         if not _HAS_OPENTELEMETRY:

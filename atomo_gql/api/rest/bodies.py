@@ -1,4 +1,9 @@
-"""The shapes of what comes in. msgspec checks types and names the field; `domain.rules` check the rest."""
+"""The shapes of what comes in. msgspec checks types and names the field; `domain.rules` check the rest.
+
+What asks for something refuses a field that it does not know: `runat` for `runAt` would be a job that runs at once,
+`tenant` for `tenantId` a token for everybody's jobs. What a worker says passes over it: no result is lost for a field
+too many.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,6 +18,8 @@ Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": rules
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Shape = TypeVar("Shape", bound=Struct)
 
+_UNKNOWN = "object contains unknown field "
+
 _REPORTS = {
     "minItems": 1,
     "maxItems": rules.MAX_REPORTS,
@@ -20,7 +27,7 @@ _REPORTS = {
 }
 
 
-class EnqueueBody(Struct, rename="camel"):
+class EnqueueBody(Struct, rename="camel", forbid_unknown_fields=True):
     """A job to enqueue."""
 
     queue: Annotated[Name, Meta(description="The lane it waits in.")]
@@ -43,7 +50,7 @@ class EnqueueBody(Struct, rename="camel"):
     ] = None
 
 
-class BatchBody(Struct, rename="camel"):
+class BatchBody(Struct, rename="camel", forbid_unknown_fields=True):
     """Jobs to enqueue together, all or none."""
 
     jobs: Annotated[
@@ -162,7 +169,7 @@ class ReportsBody(Struct, rename="camel"):
     reports: Annotated[list[msgspec.Raw], Meta(description="At most 1,000.", extra_json_schema=_REPORTS)]
 
 
-class RotateBody(Struct, rename="camel"):
+class RotateBody(Struct, rename="camel", forbid_unknown_fields=True):
     """A successor for a worker token."""
 
     grace_secs: Annotated[
@@ -171,7 +178,7 @@ class RotateBody(Struct, rename="camel"):
     ] = None
 
 
-class MintBody(Struct, rename="camel"):
+class MintBody(Struct, rename="camel", forbid_unknown_fields=True):
     """A worker token to make."""
 
     name: Annotated[Name, Meta(description="For people.")]
@@ -210,6 +217,10 @@ def _explained(error: msgspec.ValidationError) -> BadUserInput:
         name = text.removeprefix("object missing required field ")
         field = f"{field}.{name}" if field else name
         return BadUserInput(f"{field} is required", field=field)
+    if text.startswith(_UNKNOWN):
+        name = text.removeprefix(_UNKNOWN)
+        field = f"{field}.{name}" if field else name
+        return BadUserInput(f"{field} is not a field of this body; see /openapi.json", field=field)
     if not field:
         return BadUserInput(f"the body must be a JSON object of the documented shape: {text}")
     return BadUserInput(f"{field}: {text}", field=field)
