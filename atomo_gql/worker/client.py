@@ -28,6 +28,7 @@ class Ask:
     capacity: int  # 1–100
     kinds: list[str] | None = None  # None: any
     reports: list[Report] = field(default_factory=list)
+    wait: int | None = None  # seconds; None: the worker's own
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -68,7 +69,7 @@ class Client:
             "queues": self._config.queues,
             "capacity": ask.capacity,
             "visibilitySecs": self._config.visibility,
-            "waitSecs": self._config.wait,
+            "waitSecs": self._config.wait if ask.wait is None else ask.wait,
             "requestId": ask.id,
         }
         if ask.kinds is not None:

@@ -1,4 +1,4 @@
-"""The lease loop: one request at a time, for the room that is free."""
+"""The lease loop: one request at a time, for the room that is free, and another ahead of it while jobs are piled up."""
 
 import asyncio
 import logging
@@ -17,6 +17,7 @@ logger = logging.getLogger("atomo_gql.worker")
 
 MOST_PER_LEASE = 100
 LONGEST_IDLE_PAUSE_SECONDS = 1.0
+LEAST_TO_ASK_AHEAD = 20  # jobs of concurrency: a worker of few jobs gains nothing by a second request
 HANG_UP_SECONDS = 0.25  # a round trip and the lease statement
 _TRANSIENT = frozenset({404, 405})  # another server may stand there for a while, as in a deployment
 
@@ -32,15 +33,21 @@ class Room:
 class Leasing:
     """Leases until told to stop.
 
-    room: waits for free room, and tells how much, and of which kinds. begin: takes each job in hand.
+    While answers come back full, a second request is under way: the server finds jobs as the worker handles those of
+    the answer before. It asks for what room the first has left, never waits, and rests once an answer is not full.
+
+    room: waits for so much free room, at least, and tells how much there is, and of which kinds. begin: takes an
+    answer's jobs in hand. may_ask_ahead: whether there may be a second request at all.
     """
 
     def __init__(
         self,
         client: Client,
         config: Config,
-        room: Callable[[], Awaitable[Room]],
-        begin: Callable[[Job], None],
+        room: Callable[[int], Awaitable[Room]],
+        begin: Callable[[list[Job]], None],
+        *,
+        may_ask_ahead: bool,
     ) -> None:
         self._client = client
         self._config = config
@@ -49,8 +56,11 @@ class Leasing:
         self._trouble = Backoff()
         self._trouble_since: float | None = None
         self._idle = Backoff(longest=LONGEST_IDLE_PAUSE_SECONDS)
-        self._is_asking = False
+        self._open_requests = 0
         self._ended = False
+        self._may_ask_ahead = may_ask_ahead and config.concurrency >= LEAST_TO_ASK_AHEAD
+        self._piled_up = asyncio.Event()
+        self.asked = 0  # jobs that may come with the answers under way
         self._is_back = asyncio.Event()
         self.is_in_between = False  # about to ask as soon as there is room: reports may come along
         self.outbox: Outbox
@@ -62,37 +72,76 @@ class Leasing:
         an open request is given a moment before its long poll is hung up; then the server takes no job for it.
         """
         self._ended = True
-        if self._is_asking:
+        self._piled_up.set()
+        if self._open_requests:
             await asyncio.wait([task], timeout=HANG_UP_SECONDS)
         task.cancel()
         await asyncio.wait([task])
 
     async def run(self) -> None:
         """Returns after end(), and raises Refused when asking again would be refused again."""
+        ahead = asyncio.create_task(self._run_ahead())
+        try:
+            await self._run()
+            await ahead
+        finally:
+            ahead.cancel()
+            await asyncio.wait([ahead])
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._ended:
             self.is_in_between = True
             try:
-                room = await self._room()
+                room = await self._room(1)
             finally:
                 self.is_in_between = False
             asked_at = loop.time()
-            ask = Ask(min(room.jobs, MOST_PER_LEASE), room.kinds, self.outbox.take())
-            jobs = await self._answer(ask)
-            for job in jobs:
-                self._begin(job)
-            if jobs or ask.reports:
+            ask = Ask(self._capacity(room), room.kinds, self.outbox.take())
+            if await self._turn(ask) or ask.reports:
                 self._idle.reset()
                 await asyncio.sleep(0)  # handlers that end at once shall have their reports ride on the next request
             elif not self._config.wait or loop.time() - asked_at < self._config.wait / 2:
                 await asyncio.sleep(self._idle.pause())  # a server that does not wait is not asked in a hot loop
+
+    async def _run_ahead(self) -> None:
+        while self._may_ask_ahead and not self._ended:
+            await self._piled_up.wait()
+            room = await self._room(self._config.concurrency // 4)  # so that a request is worth its while
+            if self._ended or not self._piled_up.is_set():
+                continue
+            try:
+                await self._turn(Ask(self._capacity(room), room.kinds, self.outbox.take(), wait=0))
+            except Refused:
+                self._piled_up.clear()  # the other request finds out as well, and tells
+            await asyncio.sleep(0)
+
+    def _capacity(self, room: Room) -> int:
+        """How many to ask for: where there is a second request, room is left for it."""
+        if self._piled_up.is_set():
+            return min(room.jobs, MOST_PER_LEASE, -(-self._config.concurrency // 2))
+        return min(room.jobs, MOST_PER_LEASE)
+
+    async def _turn(self, ask: Ask) -> bool:
+        """One request, and its jobs taken in hand; whether there were any."""
+        self.asked += ask.capacity
+        try:
+            jobs = await self._answer(ask)
+        finally:
+            self.asked -= ask.capacity
+        if not self._ended and self._may_ask_ahead and len(jobs) == ask.capacity > 1:
+            self._piled_up.set()
+        elif not self._ended:
+            self._piled_up.clear()
+        self._begin(jobs)
+        return bool(jobs)
 
     async def _answer(self, ask: Ask) -> list[Job]:
         """Ask until there is an answer: by its id the server knows the request, and gives nothing twice."""
         loop = asyncio.get_running_loop()
         while True:
             asked_at = loop.time()
-            self._is_asking = True
+            self._open_requests += 1
             try:
                 jobs, outcomes = await self._client.lease(ask)
             except (Unavailable, Refused) as error:
@@ -115,7 +164,7 @@ class Leasing:
                     self._trouble_over(loop.time())
                 return jobs
             finally:
-                self._is_asking = False
+                self._open_requests -= 1
             await self._sleep(pause)
 
     def answered(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from atomo_gql.worker.attempt import Attempt, Cut, Surroundings
 from atomo_gql.worker.client import Client
@@ -33,7 +34,7 @@ class Runner:
         self._handlers = handlers
         self._limits = {kind: h.concurrency for kind, h in handlers.items() if h.concurrency is not None}
         self._client = Client(config)
-        self._leasing = Leasing(self._client, config, self._room, self._begin)
+        self._leasing = Leasing(self._client, config, self._room, self._begin, may_ask_ahead=not self._limits)
         self._outbox = self._leasing.outbox = Outbox(self._client, self._is_carried, self._leasing.answered)
         self._threads = Threads(config.concurrency)
         self._processes = Processes()
@@ -75,16 +76,16 @@ class Runner:
             logger.error("rejected: %s", self._rejection)
             raise self._rejection
 
-    async def _room(self) -> Room:
-        """Wait until there is room for a job."""
-        while (room := self._free()) is None:
+    async def _room(self, least: int) -> Room:
+        """Wait until there is room for so many jobs."""
+        while (room := self._free()) is None or room.jobs < least:
             self._room_freed.clear()
             await self._room_freed.wait()
         return room
 
     def _free(self) -> Room | None:
         """For how many jobs there is room. A handler that has ended makes room, though its report is on its way."""
-        jobs = self._config.concurrency - self._running.total()
+        jobs = self._config.concurrency - self._running.total() - self._leasing.asked
         if len(self._in_hand) - self._running.total() >= self._config.concurrency + MOST_UNREPORTED:
             return None
         if jobs <= 0 or not self._limits:
@@ -99,20 +100,22 @@ class Runner:
         """Whether the lease loop takes the reports that wait along, with a request that it is just about to make."""
         return self._leasing.is_in_between and not self._stopping.is_set() and self._free() is not None
 
-    def _begin(self, job: Job) -> None:
-        attempt = Attempt(job, self._handlers.get(job.kind), self._around)
-        self._in_hand.add(attempt)
-        self._running[job.kind] += 1
-        attempt.task.add_done_callback(lambda _: self._end(attempt))
-        if self._stopping.is_set():  # it came with the last answer: back with it
-            attempt.cut(Cut.STOPPING)
+    def _begin(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            attempt = Attempt(job, self._handlers.get(job.kind), self._around)
+            self._in_hand.add(attempt)
+            self._running[job.kind] += 1
+            attempt.task.add_done_callback(partial(self._end, attempt))
+            if self._stopping.is_set():  # it came with the last answer: back with it
+                attempt.cut(Cut.STOPPING)
+        self._room_freed.set()  # what was asked for and did not come
 
     def _freed(self, attempt: Attempt) -> None:
         """Its handler has ended."""
         self._running[attempt.job.kind] -= 1
         self._room_freed.set()
 
-    def _end(self, attempt: Attempt) -> None:
+    def _end(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
         self._in_hand.discard(attempt)
         if attempt.is_running:  # it was cut before its handler began
             self._freed(attempt)

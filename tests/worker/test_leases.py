@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from atomo_gql.cli.host import running
 from atomo_gql.settings import Settings
 from atomo_gql.worker import JobContext, LeaseLost, Worker, WorkerRejected
+from atomo_gql.worker.client import Ask, Client
 from tests.conftest import SECRET, Server, admin, until
 from tests.worker.helpers import reached, working
 
@@ -245,3 +247,43 @@ def _logged(caplog: pytest.LogCaptureFixture, text: str) -> Callable[[], Awaitab
 
 async def _is(value: object, wanted: object) -> bool:
     return value == wanted
+
+
+async def test_a_second_request_is_under_way_while_jobs_are_piled_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await _worker(server, concurrency=20)
+    seen: Counter[str] = Counter()
+    open_at_once: list[int] = []
+    open_now = 0
+    lease = Client.lease
+
+    async def counted(self: Client, ask: Ask) -> Any:
+        nonlocal open_now
+        open_now += 1
+        open_at_once.append(open_now)
+        try:
+            return await lease(self, ask)
+        finally:
+            open_now -= 1
+
+    @worker.on("noop")
+    async def noop(ctx: JobContext) -> None:
+        seen[ctx.job.id] += 1
+
+    async def resting() -> bool:
+        return open_now == 1
+
+    monkeypatch.setattr(Client, "lease", counted)
+    job_ids = [await server.enqueue("q", "noop") for _ in range(200)]
+    async with working(worker):
+        for job_id in job_ids:
+            await reached(server, job_id, "succeeded")
+        piled_up = max(open_at_once)
+        open_at_once.clear()
+        await reached(server, await server.enqueue("q", "noop"), "succeeded")
+        await until(resting)
+    assert piled_up == 2
+    assert max(open_at_once) == 1  # one long poll, once nothing waits
+    assert set(seen.values()) == {1}
+    assert len(seen) == 201
