@@ -41,7 +41,7 @@ schema: install ## Print the GraphQL schema into schema.graphql
 	$(BIN)/atomo-gql schema > schema.graphql
 
 bench: install ## Measure this machine: rates, and their ratios to a reference in the same run
-	$(BIN)/python -m benchmarks
+	$(BIN)/atomo-gql bench
 
 graphiql: ## Build the GraphiQL page into the package (needs Node.js)
 	cd web/graphiql && npm ci --silent && npm run --silent build

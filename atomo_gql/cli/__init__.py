@@ -9,6 +9,7 @@ from atomo_gql import __version__
 
 # The command, the module it is in, and what of it is the command.
 COMMANDS = {
+    "bench": ("bench.command", "bench"),
     "conformance": ("conformance", "conformance"),
     "conformance-worker": ("conformance", "conformance_worker"),
     "dev": ("dev", "dev"),

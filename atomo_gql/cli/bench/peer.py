@@ -1,6 +1,6 @@
 """atomo_gql behind the driver of a benchmark that runs many queues in turn, so that one run compares them.
 
-    python -m benchmarks.peer setup|enqueue|work '{"…": …}'
+    python -m atomo_gql.cli.bench.peer setup|enqueue|work '{"…": …}'
 
 BENCH_DSN names an empty database. `setup` makes the schema and starts a server on it, which stays until the next
 `setup`; `enqueue` and `work` speak to that server over HTTP, as everybody does. Each prints JSON objects, a line each:
@@ -32,12 +32,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from atomo_gql.cli.bench.rig import Target, listening
 from atomo_gql.cli.host import migrated
 from atomo_gql.cli.token import sign
 from atomo_gql.client import AsyncClient
 from atomo_gql.settings import Settings
 from atomo_gql.worker import JobContext, Worker
-from benchmarks.rig import Target, listening
 
 _SECRET = "the benchmark's own secret, which is long enough"
 _PORT = int(os.environ.get("BENCH_ATOMO_PORT", "54400"))

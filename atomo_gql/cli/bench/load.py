@@ -1,6 +1,6 @@
 """A load generator that costs little: raw HTTP/1.1 over kept connections, one request under way on each.
 
-    python -m benchmarks.load PORT COUNT CONNECTIONS STATUS <request
+    python -m atomo_gql.cli.bench.load PORT COUNT CONNECTIONS STATUS <request
 
 The request's bytes come on standard input, the outcome goes to standard output as JSON. Every answer must have the
 status. It is a process of its own, so that nothing else of the benchmark takes its time; `busy` is the part of the

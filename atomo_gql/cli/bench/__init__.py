@@ -1,0 +1,10 @@
+"""`atomo-gql bench`: what this machine makes of the service, each figure beside its reference of the same run.
+
+    figures.py    what a measurement is            rig.py       the servers and databases under measurement
+    command.py    the command: rounds, progress    fill.py      jobs in bulk
+    table.py      the outcome in the terminal      drain.py     a worker process that empties a queue
+    page.py       the outcome as a page            load.py, loops.py, worker.py, echo.py   processes of their own
+
+The scenarios: paths.py, pickup.py, adversity.py, queries.py, workers.py, stages.py, memory.py. Beside them stand
+peer.py, our side of a benchmark of many queues, and watching.py, thousands of open pages.
+"""

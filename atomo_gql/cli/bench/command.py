@@ -1,0 +1,126 @@
+"""`atomo-gql bench`."""
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import platform
+import resource
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from atomo_gql.cli.bench import page, table
+from atomo_gql.cli.bench.figures import Rounds, Scenario, summary
+from atomo_gql.cli.bench.rig import Rig, a_rig
+
+# By the name of a scenario: its module, and what it is called there.
+SCENARIOS = {
+    "paths": ("paths", "SCENARIO"),
+    "payloads": ("adversity", "PAYLOADS"),
+    "pickup": ("pickup", "SCENARIO"),
+    "workers": ("workers", "SCENARIO"),
+    "stages": ("stages", "SCENARIO"),
+    "watching": ("watching", "SCENARIO"),
+    "adversity": ("adversity", "SCENARIO"),
+    "queries": ("queries", "SCENARIO"),
+    "memory": ("memory", "SCENARIO"),
+}
+_DEFAULT = ("paths", "payloads", "pickup", "workers", "stages", "watching")
+
+
+@click.command()
+@click.argument("scenarios", nargs=-1, type=click.Choice(["all", *SCENARIOS]), metavar="[SCENARIO]...")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Rounds of every measure.")
+@click.option(
+    "--scale", default=1.0, show_default=True, type=click.FloatRange(0.001, 10), help="Of every count of jobs."
+)
+@click.option("--quick", is_flag=True, help="One round at a hundredth, to see that it runs; its figures say little.")
+@click.option("--only", metavar="TEXT", default="", help="Only measures with this in their name, and their references.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures there.")
+@click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Also draw a page there.")
+def bench(
+    scenarios: tuple[str, ...], rounds: int, scale: float, quick: bool, only: str, file: Path | None, html: Path | None
+) -> None:
+    """Measure this machine: rates, beside references of the same rounds.
+
+    \b
+    paths      the ways in and out (REST, GraphQL, batches, a worker)
+    payloads   jobs of 64 KB
+    pickup     from enqueue to the handler of an idle worker
+    workers    1 to 256 lease loops at a time
+    stages     what a job costs at each stage: CPU, and bytes of the database's log
+    watching   progress to 2,000 open pages
+    adversity  the drain beside a million old jobs, a backlog, a held snapshot … (minutes)
+    queries    pages and counts at millions of jobs (minutes; 5,000,000 with --scale 1)
+    memory     what the server holds while jobs go through it (minutes)
+
+    Without a name: the first six. It runs on a PostgreSQL of its own in a temporary folder, or on DATABASE_URL, where
+    it makes databases and drops them. Compare ratios, never rates: a machine is never quiet, and never like another.
+    """
+    names = list(SCENARIOS) if "all" in scenarios else list(dict.fromkeys(scenarios or _DEFAULT))
+    logging.getLogger("atomo_gql").setLevel(logging.WARNING)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    told = asyncio.run(_bench(names, 1 if quick else rounds, 0.01 if quick else scale, only))
+    table.show(told)
+    if file:
+        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    if html:
+        html.write_text(page.drawn(told), encoding="utf-8")
+
+
+async def _bench(names: list[str], rounds: int, scale: float, only: str) -> dict[str, Any]:
+    columns = (TextColumn("{task.description:<60}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True, refresh_per_second=2) as progress:
+        progress.add_task("all scenarios", total=None)
+        async with a_rig() as rig:
+            told = [await _measure(rig, _scenario(name), rounds, scale, only, progress) for name in names]
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
+        "rounds": rounds,
+        "scale": scale,
+        "scenarios": told,
+    }
+
+
+def _scenario(name: str) -> Scenario:
+    module, attribute = SCENARIOS[name]
+    found: Scenario = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    return found
+
+
+async def _measure(
+    rig: Rig, scenario: Scenario, rounds: int, scale: float, only: str, progress: Progress
+) -> dict[str, Any]:
+    bar = progress.add_task(f"{scenario.name}: preparing", total=None)
+    rounds = min(rounds, scenario.rounds or rounds)
+    async with scenario.prepare(
+        rig, scale, lambda what: progress.update(bar, description=f"{scenario.name}: {what}")
+    ) as every:
+        names = {m.name for m in every if only in m.name}
+        names |= {m.against for m in every if m.name in names and m.against}
+        measures = [measure for measure in every if measure.name in names]
+        figures: Rounds = [[] for _ in measures]
+        first = 0 if scenario.warm_up else 1
+        progress.update(bar, total=(rounds + 1 - first) * len(measures))
+        for number in range(first, rounds + 1):
+            for measure, found in zip(measures, figures, strict=True):
+                progress.update(
+                    bar, description=f"{scenario.name}: {measure.name}" + ("" if number else " (warming up)")
+                )
+                figure = await measure.run(scale if number else scale * scenario.warm_up)
+                if number:
+                    found.append(figure)
+                progress.advance(bar)
+    return summary(scenario, measures, figures)

@@ -1,0 +1,67 @@
+"""How long an idle worker takes to begin a job: one every 50 ms, from the call that enqueues it to its handler."""
+
+import asyncio
+import contextlib
+import statistics
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+
+from atomo_gql.cli.bench.drain import mint
+from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
+from atomo_gql.cli.bench.rig import Rig, module
+
+_QUEUE, _EVERY = "pickup", 0.05  # s
+
+
+class _Pickup:
+    def __init__(self, rig: Rig, http: aiohttp.ClientSession, lines: asyncio.StreamReader) -> None:
+        self._rig, self._http, self._lines = rig, http, lines
+
+    async def pickup(self, scale: float) -> Figure:
+        return _percentiles([await self._one() for _ in range(max(10, int(200 * scale)))])
+
+    async def _one(self) -> float:
+        await asyncio.sleep(_EVERY)
+        job = {"queue": _QUEUE, "kind": "noop", "payload": {"t": time.time()}}
+        async with self._http.post(f"{self._rig.place.url}/jobs", json=job) as answer:
+            answer.raise_for_status()
+        return float(await asyncio.wait_for(self._lines.readline(), 30))
+
+    async def echo(self, scale: float) -> Figure:
+        """The same client's round trip to the bare echo: what the machine gives."""
+        took = []
+        for _ in range(max(10, int(200 * scale))):
+            await asyncio.sleep(_EVERY)
+            began = time.perf_counter()
+            url = f"http://127.0.0.1:{self._rig.echo.port}/jobs"
+            async with self._http.post(url, json={"queue": _QUEUE, "kind": "noop"}) as answer:
+                await answer.read()
+            took.append((time.perf_counter() - began) * 1000)
+        return _percentiles(took)
+
+
+def _percentiles(took: list[float]) -> Figure:
+    cuts = statistics.quantiles(took, n=100)
+    return Figure(cuts[49], more={"p99": cuts[98]})
+
+
+@contextlib.asynccontextmanager
+async def _prepare(rig: Rig, scale: float, tell: Tell) -> AsyncIterator[list[Measure]]:
+    _, token = await mint(rig.place, [_QUEUE])
+    environment = {"ATOMO_URL": rig.place.url, "ATOMO_WORKER_TOKEN": token}
+    async with (
+        module("worker", "pickup", _QUEUE, stdout=True, **environment) as worker,
+        aiohttp.ClientSession(headers=rig.place.bearer) as http,
+    ):
+        await asyncio.sleep(1.5)  # until it waits
+        measured = _Pickup(rig, http, worker.stdout)
+        echo = "a round trip to the echo"
+        yield [
+            Measure(echo, "ms", measured.echo, less_is_better=True),
+            Measure("pickup", "ms", measured.pickup, echo, less_is_better=True, limits={"value": 4.0, "p99": 8.0}),
+        ]
+
+
+SCENARIO = Scenario("pickup", "From enqueue to the handler's start, an idle worker", _prepare, warm_up=0.2)
