@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import click
 from atomo_gql.client.connection import Connection
 from atomo_gql.client.errors import ClientError
 
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,6 +35,16 @@ def server_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """«90s», «15m», «12h», «30d» as seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if not found or int(found[1]) == 0:
+        raise click.BadParameter("write a number and a unit, as in 90s, 15m, 12h or 30d")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

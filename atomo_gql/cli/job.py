@@ -15,9 +15,9 @@ from atomo_gql.cli.watch import watch_job
 
 _ENQUEUE = """
 mutation ($queue: String!, $kind: String!, $payload: JSON, $idempotencyKey: String, $maxAttempts: Int, $priority: Int,
-          $runAt: DateTime) {
+          $runAt: DateTime, $timeoutSecs: Int, $deadline: DateTime) {
   enqueueJob(queue: $queue, kind: $kind, payload: $payload, idempotencyKey: $idempotencyKey, maxAttempts: $maxAttempts,
-             priority: $priority, runAt: $runAt)
+             priority: $priority, runAt: $runAt, timeoutSecs: $timeoutSecs, deadline: $deadline)
 }"""
 _LIST = """
 query ($filter: JobFilter, $first: Int) { jobs(filter: $filter, first: $first) {
@@ -41,6 +41,8 @@ query ($id: ID!) { job(id: $id) {
 @click.option("--max-attempts", type=int, default=5, show_default=True, help="1–1,000.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first.")
 @click.option("--run-at", help="Not before this moment, as in 2030-01-31T12:00:00Z.")
+@click.option("--timeout-secs", type=int, help="What one attempt may take; 1–604,800.")
+@click.option("--deadline", help="Not worth doing from this moment on.")
 @click.option("--watch", is_flag=True, help="Show its progress until it ends.")
 @server_options
 def enqueue(url: str, token: str | None, watch: bool, queue: str, kind: str, payload: str, **options: Any) -> None:
@@ -54,6 +56,8 @@ def enqueue(url: str, token: str | None, watch: bool, queue: str, kind: str, pay
         "max_attempts": "maxAttempts",
         "priority": "priority",
         "run_at": "runAt",
+        "timeout_secs": "timeoutSecs",
+        "deadline": "deadline",
     }
     variables = {"queue": queue, "kind": kind, "payload": value, **{names[n]: v for n, v in options.items()}}
     client = Client(url, token)

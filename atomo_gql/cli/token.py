@@ -1,23 +1,13 @@
 """`atomo-gql token`: a JWT for trying out."""
 
-import re
 import time
 
 import click
 import jwt
 
 from atomo_gql.cli.host import settings_or_exit
+from atomo_gql.cli.http import seconds
 from atomo_gql.settings import Settings
-
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def seconds(_: click.Context, __: click.Parameter, value: str) -> int:
-    """«90s», «15m», «12h», «30d» as seconds."""
-    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
-    if not found or int(found[1]) == 0:
-        raise click.BadParameter("write a number and a unit, as in 90s, 15m, 12h or 30d")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def sign(settings: Settings, subject: str, *, role: str | None, tenant: str | None, lasts: int) -> str:

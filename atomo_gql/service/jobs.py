@@ -108,9 +108,9 @@ class JobService:
         visible = visible_tenant(caller)
         if wanted.tenant is None:
             return visible
-        check_name("tenantId", wanted.tenant)
+        check_name("filter.tenantId", wanted.tenant)
         if visible is not None and visible != wanted.tenant:
-            raise Forbidden("tenantId is for admins who see more than one tenant")
+            raise Forbidden("filter.tenantId is for admins who see more than one tenant")
         return wanted.tenant
 
     async def payloads(self, jobs: Sequence[UUID]) -> dict[UUID, Json]:

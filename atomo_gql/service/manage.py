@@ -143,8 +143,10 @@ class ManageService:
         check_range("limit", most, 1, MAX_AT_ONCE)
         for status in wanted.statuses or ():
             if status not in allowed:
-                raise BadUserInput(f"filter.status must be {' or '.join(allowed)}, not {status}", field="filter.status")
-        wanted = replace(wanted, statuses=wanted.statuses or allowed)
+                names = " or ".join(one.name for one in allowed)
+                raise BadUserInput(f"filter.status must be {names}, not {status.name}", field="filter.status")
+        if wanted.statuses is None:  # none of all states, as an empty list says, is no job
+            wanted = replace(wanted, statuses=allowed)
         tenant = self._jobs.tenant_of(caller, wanted)
         ids = await store_jobs.page(self._database, tenant, wanted, descending=False, most=most + 1)
         ids, has_more = ids[:most], len(ids) > most

@@ -1,6 +1,7 @@
 """What workers say of the jobs they hold: heartbeat, progress, complete, fail, release."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from uuid import UUID
@@ -27,7 +28,6 @@ _STATEMENTS = {
     ReportType.COMPLETE: store.complete,
     ReportType.FAIL: store.fail,
 }
-_EXTENDING = (ReportType.HEARTBEAT, ReportType.PROGRESS)
 _ENDING = (ReportType.COMPLETE, ReportType.FAIL, ReportType.RELEASE)
 _Numbered = list[tuple[int, Report, ReportRow]]  # with its place in the list that came in
 
@@ -64,23 +64,31 @@ class ReportService:
         return outcome
 
     async def apply(self, token: WorkerToken, reports: Sequence[Report]) -> list[Outcome]:
-        """Many reports, each with its own outcome, in order. What extends a lease is done before what ends one.
+        """Many reports, each with its own outcome, in order. What extends a lease is done before what ends one, and of
+        two that end the same job's the first counts.
 
         Raises:
             Unauthenticated: the token has been revoked; nothing has taken effect.
             Unavailable: the database is out of reach; some may have taken effect.
         """
         outcomes: list[Outcome] = [None] * len(reports)
-        by_type: dict[ReportType, _Numbered] = {}
+        turns: list[dict[ReportType, _Numbered]] = [{}, {}]  # what extends; the first that ends a job's, the second …
+        ends: Counter[UUID] = Counter()
         for place, report in enumerate(reports):
             try:
-                by_type.setdefault(report.type, []).append((place, report, self._row(token, report)))
+                row = self._row(token, report)
             except AtomoError as error:
                 outcomes[place] = error
+                continue
+            turn = 0
+            if report.type in _ENDING:
+                turn = ends[report.lease.job_id] = ends[report.lease.job_id] + 1
+                if turn == len(turns):
+                    turns.append({})
+            turns[turn].setdefault(report.type, []).append((place, report, row))
         lost: _Numbered = []
-        for types in (_EXTENDING, _ENDING):
-            present = [type_ for type_ in types if type_ in by_type]
-            for missed in await asyncio.gather(*(self._apply(t, by_type[t], outcomes) for t in present)):
+        for by_type in turns:
+            for missed in await asyncio.gather(*(self._apply(t, found, outcomes) for t, found in by_type.items())):
                 lost += missed
         if lost:
             await self._explain(token, lost, outcomes)

@@ -14,6 +14,8 @@ from atomo_gql.worker.lease import Lease
 
 logger = logging.getLogger("atomo_gql.worker")
 
+MOST_CHARACTERS = 2_000  # of a progress message; the server takes no more
+
 
 class JobContext:
     """The job of this attempt, and the ways to tell the server that it goes on.
@@ -59,7 +61,8 @@ class JobContext:
     def progress(self, percent: float | None = None, message: str | None = None, data: Any = None) -> Awaitable[None]:
         """Tell whoever watches how far the job is. What is None is not sent.
 
-        percent: a finite number, passed on as it is. message: text for people. data: any JSON value.
+        percent: a finite number, passed on as it is. message: text for people, cut after 2,000 characters. data: any
+        JSON value.
         It extends the lease, too. An update that cannot be delivered is dropped: the job goes on without it.
 
         Raises ValueError for a percent that is no finite number, a message that is no text, or data that is not
@@ -71,7 +74,7 @@ class JobContext:
             raise ValueError(f"percent must be a finite number, not {percent!r}")
         if message is not None and not isinstance(message, str):
             raise ValueError(f"message must be a string, not {message!r}")
-        told = {"percent": percent, "message": message and plain_text(message), "data": data}
+        told = {"percent": percent, "message": message and _cut(plain_text(message)), "data": data}
         update = {name: value for name, value in told.items() if value is not None}
         return self._extend("progress", self._lease.progress(update))
 
@@ -116,6 +119,10 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """With the job in front, and its fields beside those of the call."""
         return f"{self._label}: {msg}", {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MOST_CHARACTERS else f"{message[: MOST_CHARACTERS - 1]}…"
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

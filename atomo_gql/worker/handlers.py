@@ -56,7 +56,7 @@ class Handler:
         arguments = (ctx,) if self.convert is None else (ctx, self.convert(ctx.job.payload))
         if self.is_async:
             return await self.function(*arguments)
-        result = await threads.run(self.function, *arguments)
+        result = await threads.run(ctx.job.kind, self.function, *arguments)
         if inspect.iscoroutine(result):
             result.close()
             raise NonRetryableError("the handler is a plain function that returned a coroutine: make it async def")

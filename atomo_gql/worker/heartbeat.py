@@ -12,6 +12,10 @@ from atomo_gql.worker.lease import Lease
 
 logger = logging.getLogger("atomo_gql.worker")
 
+LATE_SECONDS = 1.0
+COMPLAIN_SECONDS = 10.0  # between two complaints, of all the jobs of a process
+_complained_at = float("-inf")
+
 
 class Heartbeat:
     """Extends one lease each third of its visibility, from start() until stop() or until the lease is lost.
@@ -43,11 +47,26 @@ class Heartbeat:
             self._sending.cancel()
 
     def _due(self) -> None:
+        self._complain()
         next_at = self._lease.extended_at + self._lease.visibility / 3
         if next_at > self._loop.time():  # progress has moved the deadline meanwhile
             self._timer = self._loop.call_at(next_at, self._due)
         else:
             self._sending = self._loop.create_task(self._send())
+
+    def _complain(self) -> None:
+        """The loop calls when the time has come; much later, only if something did not let it."""
+        global _complained_at
+        now = self._loop.time()
+        late = now - self._timer.when() if self._timer is not None else 0.0
+        if late > max(LATE_SECONDS, self._lease.visibility / 6) and now - _complained_at > COMPLAIN_SECONDS:
+            _complained_at = now
+            logger.warning(
+                "%s: its heartbeat is %.1f s late: a handler blocks the event loop (make it a plain def, or use "
+                "ctx.run_in_process)",
+                self._lease.job.label,
+                late,
+            )
 
     async def _send(self) -> None:
         interval = self._lease.visibility / 3

@@ -148,6 +148,8 @@ class Leasing:
                 if ask.reports:  # their outcomes shall not wait for a lease
                     self.outbox.put_back(ask.reports, error)
                     ask = replace(ask, reports=[])
+                    if isinstance(error, Refused) and error.status in (400, 413):
+                        continue  # they may be to blame, and not the request
                 if isinstance(error, Refused) and error.status not in _TRANSIENT:
                     raise
                 if self._ended:

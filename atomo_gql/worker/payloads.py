@@ -30,9 +30,9 @@ def converter_of(function: Callable[..., Any]) -> Convert | None:
         return None
     if not positional or len(required) > 2:
         raise ValueError(f"a handler takes the context, and perhaps the payload; {_name(function)} takes {signature}")
-    if len(required) < 2:
+    if len(positional) < 2:
         return None
-    wanted = _annotation(function, required[1])
+    wanted = _annotation(function, positional[1])
     if wanted in (inspect.Parameter.empty, Any):
         return lambda payload: payload
     if hasattr(wanted, "model_validate"):

@@ -36,7 +36,7 @@ class Runner:
         self._client = Client(config)
         self._leasing = Leasing(self._client, config, self._room, self._begin, may_ask_ahead=not self._limits)
         self._outbox = self._leasing.outbox = Outbox(self._client, self._is_carried, self._leasing.answered)
-        self._threads = Threads(config.concurrency)
+        self._threads = Threads(config.concurrency, lambda: self._room_freed.set())
         self._processes = Processes()
         self.tally = Tally()
         self._around = Surroundings(
@@ -85,12 +85,13 @@ class Runner:
 
     def _free(self) -> Room | None:
         """For how many jobs there is room. A handler that has ended makes room, though its report is on its way."""
-        jobs = self._config.concurrency - self._running.total() - self._leasing.asked
+        left_behind = self._threads.left_behind
+        jobs = self._config.concurrency - self._running.total() - left_behind.total() - self._leasing.asked
         if len(self._in_hand) - self._running.total() >= self._config.concurrency + MOST_UNREPORTED:
             return None
         if jobs <= 0 or not self._limits:
             return Room(jobs) if jobs > 0 else None
-        free = {kind: limit - self._running[kind] for kind, limit in self._limits.items()}
+        free = {kind: limit - self._running[kind] - left_behind[kind] for kind, limit in self._limits.items()}
         if all(left > 0 for left in free.values()):
             return Room(min(jobs, *free.values()))
         kinds = [kind for kind in self._handlers if free.get(kind, 1) > 0]

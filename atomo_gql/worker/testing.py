@@ -70,7 +70,7 @@ async def run_handler(
         lease_id=str(uuid.uuid4()),
         timeout_secs=timeout_secs,
     )
-    outbox, threads, processes = _Outbox(), Threads(1), Processes()
+    outbox, threads, processes = _Outbox(), Threads(1, lambda: None), Processes()
     around = Surroundings(
         outbox, threads, processes, Tally(), _LEAST_SECONDS * 60, on_room=lambda _: None, on_refused=lambda _: None
     )

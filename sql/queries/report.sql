@@ -61,7 +61,8 @@ timed AS (
     FROM ended
 ),
 judged AS MATERIALIZED (
-    SELECT *, CASE WHEN reason IS NULL THEN wait_secs END AS delay_secs,
+    SELECT *, CASE WHEN reason IS NULL THEN wait_secs END AS delay_secs, error || CASE WHEN reason = 'deadline_passed'
+            THEN format(' (not retried: its deadline comes before a retry in %s s)', wait_secs) ELSE '' END AS told,
         statement_timestamp() + make_interval(secs => wait_secs * (1 + random() / 10)) AS retry_at
     FROM (
         SELECT *, CASE WHEN NOT ($5::boolean[])[ord] THEN 'not_retryable'
@@ -75,7 +76,7 @@ logged AS (
     SELECT id, version + 1, statement_timestamp(), 'Job',
            CASE WHEN reason IS NULL THEN 'failed' ELSE 'dead' END::event_type, tenant,
            'worker:' || ($3::uuid[])[ord],
-           jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'error', error) || CASE
+           jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'error', told) || CASE
                WHEN reason IS NULL THEN jsonb_build_object('delaySecs', delay_secs, 'retryAt', retry_at)
                ELSE jsonb_build_object('reason', reason) END
     FROM judged
@@ -89,7 +90,7 @@ queued AS (
 ),
 recorded AS (
     UPDATE job_records AS j
-    SET error = d.error,
+    SET error = d.told,
         outcome = CASE WHEN d.reason IS NOT NULL THEN 'dead'::job_outcome END,
         finished_at = CASE WHEN d.reason IS NOT NULL THEN statement_timestamp() END,
         version = CASE WHEN d.reason IS NOT NULL THEN d.version + 1 END,

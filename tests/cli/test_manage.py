@@ -35,6 +35,20 @@ async def test_jobs_are_listed_cancelled_and_retried(server: Server) -> None:
     assert (status, "there is no job" in err) == (1, True)
 
 
+async def test_a_token_of_a_kind_ends_and_is_followed(server: Server) -> None:
+    status, out, _ = await run(
+        server, "worker-token", "create", "w", "--queue", "q", "--kind", "resize", "--expires-in", "12h"
+    )
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (status, shown["queues"], shown["kinds"]) == (0, "q", "resize")
+    status, out, _ = await run(server, "worker-token", "rotate", shown["id"], "--grace", "1m", "--quiet")
+    assert (status, out.startswith("wkr_")) == (0, True)
+    found = json.loads((await run(server, "worker-token", "list", "--json"))[1])
+    assert [one["kinds"] for one in found] == [["resize"], ["resize"]]
+    status, _, err = await run(server, "worker-token", "create", "w", "--queue", "q", "--expires-in", "soon")
+    assert (status, "90s, 15m, 12h or 30d" in err) == (2, True)
+
+
 async def test_queues_are_listed_paused_and_resumed(server: Server) -> None:
     await server.enqueue("media-gen")
     assert (await run(server, "queue", "pause", "media-gen"))[:2] == (0, "media-gen is paused\n")

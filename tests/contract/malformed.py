@@ -200,7 +200,7 @@ def _of_anything(name: str, _: inspect.Type) -> Iterator[Fault]:
 
 def _of_moment(name: str, _: inspect.Type) -> Iterator[Fault]:
     for text in ("", "tomorrow", "2030-02-30T00:00:00Z", "2030-01-01 25:00:00Z", "a\\u0000b"):
-        yield Fault(name, f"{text or 'empty'!r}", f'"{text}"', "RFC3339")
+        yield Fault(name, f"{text or 'empty'!r}", f'"{text}"', "RFC 3339")
     yield Fault(name, "without its offset", '"2030-01-01T00:00:00"', "offset")
     for text in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"):
         yield Fault(name, text, f'"{text}"', "between the years")

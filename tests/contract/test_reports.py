@@ -72,6 +72,29 @@ async def test_a_report_that_is_malformed_spoils_no_other(make_server: MakeServe
     assert [(await server.job(j["id"]))["status"] for j in (good, other)] == ["succeeded", "leased"]
 
 
+@pytest.mark.parametrize("first", ["complete", "fail", "release"])
+@pytest.mark.parametrize("second", ["complete", "fail", "release"])
+async def test_of_two_reports_that_end_a_lease_the_first_counts(server: Server, first: str, second: str) -> None:
+    worker = await server.mint("q")
+    job_id = await server.enqueue()
+    [job] = await worker.lease("q")
+
+    outcomes = await _reports(worker, report(first, job), report(second, job))
+
+    ended = {"complete": "succeeded", "fail": "failed", "release": "released"}[first]
+    assert [o["status"] for o in outcomes] == [200 if first == "fail" else 204, 409]
+    assert outcomes[1]["ended"] == ended
+    assert (await server.job(job_id))["status"] == ("succeeded" if first == "complete" else "queued")
+
+
+async def test_a_malformed_report_is_told_by_its_id(server: Server) -> None:
+    worker = await server.mint("q")
+    await server.enqueue()
+    [job] = await worker.lease("q")
+    outcomes = await _reports(worker, report("bogus", job), report("fail", job, error=5), {"type": "complete", "id": 5})
+    assert [o["id"] for o in outcomes] == [job["id"], job["id"], None]
+
+
 @pytest.mark.parametrize("reports", [[], [{}] * 1_001, None, {}, "x"])
 async def test_a_list_that_is_none_is_refused_as_a_whole(server: Server, reports: Any) -> None:
     worker = await server.mint("q")

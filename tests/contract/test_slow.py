@@ -35,6 +35,21 @@ async def test_a_body_that_does_not_come_is_400(
     assert b"the body must keep coming" in answer
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/graphql"])
+async def test_whoever_is_still_sending_a_body_that_is_too_large_gets_the_answer(server: Server, path: str) -> None:
+    where = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    size = 30_000_000
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n"
+    writer.write(f"{head}authorization: {bearer()['Authorization']}\r\n\r\n".encode())
+    for _ in range(30):  # as a client does that reads only when it has sent
+        writer.write(b" " * 1_000_000)
+        await writer.drain()
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
 async def test_a_body_in_small_parts_is_one_body(server: Server) -> None:
     body = b'{"queue": "q", "kind": "k"}'
     head = f"POST /jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"

@@ -84,7 +84,7 @@ async def test_a_job_that_is_retried_by_hand_has_no_passed_deadline(server: Serv
         ({"timeoutSecs": 0}, "timeoutSecs", "from 1 to 604800"),
         ({"timeoutSecs": 604_801}, "timeoutSecs", "from 1 to 604800"),
         ({"timeoutSecs": 1.5}, "timeoutSecs", "expected int"),
-        ({"deadline": "soon"}, "deadline", "RFC3339"),
+        ({"deadline": "soon"}, "deadline", "RFC 3339"),
         ({"deadline": "2030-01-01T00:00:00"}, "deadline", "offset"),
         ({"deadline": LONG_AGO, "runAt": FAR}, "deadline", "after runAt"),
     ],

@@ -52,6 +52,17 @@ async def test_a_payload_comes_as_the_type_that_the_handler_names(wanted: Any) -
     assert seen == [expected]
 
 
+async def test_a_payload_parameter_with_a_default_gets_the_payload_too() -> None:
+    worker, seen = _worker(), []
+
+    async def handler(ctx: JobContext, payload: Video | None = None) -> None:
+        seen.append(payload)
+
+    worker.on("k")(handler)
+    assert (await run_handler(worker, "k", {"seconds": 5})).outcome == "complete"
+    assert seen == [Video(5)]
+
+
 @pytest.mark.parametrize("wanted", [Video, Model, Typed])
 async def test_a_payload_that_does_not_fit_is_dead_with_the_place(wanted: Any) -> None:
     worker = _worker()

@@ -17,7 +17,7 @@ from atomo_gql.cli.host import running
 from atomo_gql.settings import Settings
 from atomo_gql.worker import JobContext, LeaseLost, Worker, WorkerRejected
 from atomo_gql.worker.client import Ask, Client
-from tests.conftest import SECRET, Server, admin, until
+from tests.conftest import SECRET, MakeServer, Server, admin, until
 from tests.worker.helpers import reached, working
 
 
@@ -26,6 +26,73 @@ async def _worker(server: Server, *, visibility: int = 30, concurrency: int = 4)
     return Worker(
         url=server.url, token=minted.token, queues=["q"], concurrency=concurrency, visibility=visibility, wait=5
     )
+
+
+async def test_a_result_that_no_request_can_carry_costs_its_job_alone(make_server: MakeServer) -> None:
+    server = await make_server(max_body=20_000, max_batch=30_000)
+    worker = await _worker(server)
+
+    @worker.on("k")
+    async def handler(ctx: JobContext, size: int) -> str:
+        return "x" * size
+
+    async with working(worker):
+        jobs = [await server.enqueue(payload=size) for size in (10, 40_000, 10, 25_000, 10)]
+        ends = [await reached(server, job_id, "dead" if n in (1, 3) else "succeeded") for n, job_id in enumerate(jobs)]
+    for end in (ends[1], ends[3]):
+        assert end["attempts"] == 1
+        assert "the server refused the handler's result: 413 " in end["error"]
+
+
+async def test_a_thread_that_goes_on_after_its_attempt_is_no_room(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "atomo_gql.worker")
+    worker = await _worker(server, concurrency=1)
+    go_on = threading.Event()
+
+    @worker.on("hang")
+    def hang(ctx: JobContext) -> None:
+        go_on.wait(20)
+
+    @worker.on("quick")
+    def quick(ctx: JobContext) -> None: ...
+
+    async with working(worker):
+        hung = await server.enqueue("q", "hang", timeoutSecs=1, maxAttempts=1)
+        await reached(server, hung, "dead")
+        waits = await server.enqueue("q", "quick")
+        await worker_has_looked(server)
+        assert (await server.job(waits))["status"] == "queued", "others may have it"
+        go_on.set()
+        await reached(server, waits, "succeeded")
+    assert any("a thread of hang goes on" in line for line in caplog.messages)
+
+
+async def worker_has_looked(server: Server) -> None:
+    """A lease that a worker with room would have sent long before this one is answered."""
+    other = await server.mint("other")
+    assert await other.lease("other", waitSecs=1) == []
+
+
+async def test_a_handler_that_blocks_the_event_loop_is_complained_of(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "atomo_gql.worker")
+    worker = await _worker(server, visibility=3)
+    blocked = threading.Event()
+
+    @worker.on("k")
+    async def handler(ctx: JobContext) -> None:
+        await asyncio.sleep(0)  # the first heartbeat is due in a second from now
+        threading.Event().wait(2.5)
+        await asyncio.sleep(0.1)
+        blocked.set()
+
+    async with working(worker):
+        await reached(server, await server.enqueue(), "succeeded")
+    assert blocked.is_set()
+    assert any("a handler blocks the event loop" in line for line in caplog.messages)
 
 
 async def _lose_leases(server: Server, sql: Any) -> None:

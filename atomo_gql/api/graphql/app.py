@@ -37,10 +37,10 @@ class GraphQLApp:
             context.maybe_caller = await self._caller(headers)
             await http.exchange(scope, receive, send, self._engine, context, self._doors.max_batch)
         except AtomoError as error:
-            await http.refuse(send, error)
+            await http.refuse(receive, send, error)
         except Exception:
             log.exception("%s /graphql failed", scope["method"])
-            await http.refuse(send, internal())
+            await http.refuse(receive, send, internal())
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])

@@ -5,6 +5,7 @@ Strawberry makes the schema; graphql-core, which is under it, runs it. See docs/
 
 import inspect
 import logging
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ log = logging.getLogger("atomo_gql.graphql")
 
 Reply = dict[str, Any]  # {"data": …, "errors": […]}, ready for JSON
 MAX_DOCUMENT = 100_000  # characters
-_MAX_TEXT = 1_000  # characters of an error; graphql-core quotes the caller's own values, which may be long
+_MAX_TEXT = 1_000  # characters of an error
+_QUOTED = re.compile(r"(?:[,.;]? [Ff]ound(?:: .*?)?|: \{.*?\})(?=; A DateTime|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def _coded(error: GraphQLError) -> Reply:
         told |= refusal(original)
     elif original is None or (error.path is None and isinstance(original, (ValueError, TypeError))):
         # The document or its variables are wrong: graphql-core's own errors, or those of a scalar's parser.
-        told["message"] = _cut(told["message"])
+        told["message"] = _plain(told["message"])
         told["extensions"] = {"code": BadUserInput.code, **told.get("extensions", {})}
     else:
         log.error("a resolver failed at %s", error.path, exc_info=original)
@@ -152,5 +154,7 @@ def _coded(error: GraphQLError) -> Reply:
     return told
 
 
-def _cut(text: str) -> str:
+def _plain(text: str) -> str:
+    """Without the caller's own value, which graphql-core quotes as Python writes it, and of bounded length."""
+    text = _QUOTED.sub("", text).replace(" not to be None.", " not to be null.")
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

@@ -17,8 +17,8 @@ from atomo_gql.api.errors import STATUS, MethodNotAllowed
 from atomo_gql.api.graphql.context import Context
 from atomo_gql.api.graphql.documents import Operation
 from atomo_gql.api.graphql.engine import Engine, Refused, Reply, Request, refusal, request_of
-from atomo_gql.api.rest.endpoint import check_media_type, error_headers, read_body
-from atomo_gql.domain.errors import AtomoError, BadUserInput, Unauthenticated
+from atomo_gql.api.rest.endpoint import check_media_type, error_headers, read_away, read_body
+from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge, Unauthenticated
 from atomo_gql.domain.principals import remaining_secs
 
 _STREAM = "text/event-stream"
@@ -67,10 +67,15 @@ async def exchange(scope: Scope, receive: Receive, send: Send, engine: Engine, c
     await _send(send, status, to_json(reply), media_type)
 
 
-async def refuse(send: Send, error: AtomoError) -> None:
+async def refuse(receive: Receive, send: Send, error: AtomoError) -> None:
     """Answer a request that is not taken, in the shape GraphQL clients read."""
     body = to_json({"errors": [refusal(error)]})
-    await _send(send, STATUS[error.code], body, "application/json", error_headers(error, _METHODS))
+    headers = error_headers(error, _METHODS)
+    is_unread = isinstance(error, PayloadTooLarge)
+    await _send(send, STATUS[error.code], body, "application/json", headers, more=is_unread)
+    if is_unread:
+        await read_away(receive)
+        await send({"type": "http.response.body", "body": b""})
 
 
 def check_method(scope: Scope) -> None:
@@ -96,7 +101,13 @@ async def _request(scope: Scope, receive: Receive, headers: dict[bytes, bytes], 
 
 
 async def _send(
-    send: Send, status: int, body: bytes, media_type: str, extra: list[tuple[bytes, bytes]] | None = None
+    send: Send,
+    status: int,
+    body: bytes,
+    media_type: str,
+    extra: list[tuple[bytes, bytes]] | None = None,
+    *,
+    more: bool = False,
 ) -> None:
     headers = [
         (b"content-type", f"{media_type}; charset=utf-8".encode()),
@@ -104,7 +115,7 @@ async def _send(
         *(extra or ()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def _send_stream(

@@ -1,13 +1,19 @@
 """The schema, and its text."""
 
+from datetime import datetime
+
 import strawberry
 from graphql import GraphQLSchema
+from strawberry.schema.config import StrawberryConfig
 
 from atomo_gql.api.graphql.mutations import Mutation, enqueue_many
 from atomo_gql.api.graphql.queries import Query
 from atomo_gql.api.graphql.subscriptions import Subscription
+from atomo_gql.api.graphql.types.moments import DATE_TIME
 
-schema = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription)
+schema = strawberry.Schema(
+    query=Query, mutation=Mutation, subscription=Subscription, config=StrawberryConfig(scalar_map={datetime: DATE_TIME})
+)
 
 
 def core_schema() -> GraphQLSchema:

@@ -19,6 +19,7 @@ Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Shape = TypeVar("Shape", bound=Struct)
 
 _UNKNOWN = "object contains unknown field "
+NO_MOMENT = "must be a moment in RFC 3339, as in 2030-01-31T12:00:00Z"
 
 _REPORTS = {
     "minItems": 1,
@@ -208,6 +209,18 @@ def decode(raw: bytes, shape: type[Shape]) -> Shape:
         raise BadUserInput(f"the body must not be nested deeper than {rules.MAX_DEPTH} levels") from None
 
 
+class _Named(Struct):
+    id: str
+
+
+def id_of(raw: bytes) -> str | None:
+    """The id that a body names, whatever else is wrong with it."""
+    try:
+        return decode(raw, _Named).id[:100]
+    except BadUserInput:
+        return None
+
+
 def _explained(error: msgspec.ValidationError) -> BadUserInput:
     """msgspec says «Expected `int`, got `str` - at `$.capacity`»."""
     text, _, path = str(error).partition(" - at `$")
@@ -223,6 +236,8 @@ def _explained(error: msgspec.ValidationError) -> BadUserInput:
         return BadUserInput(f"{field} is not a field of this body; see /openapi.json", field=field)
     if not field:
         return BadUserInput(f"the body must be a JSON object of the documented shape: {text}")
+    if text == "invalid RFC3339 encoded datetime":
+        return BadUserInput(f"{field} {NO_MOMENT}", field=field)
     return BadUserInput(f"{field}: {text}", field=field)
 
 

@@ -4,6 +4,7 @@ It speaks ASGI itself: on the hot path each layer between the socket and the ser
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from atomo_gql.service.services import Services
 log = logging.getLogger("atomo_gql.rest")
 
 BODY_SECS = 60.0  # between two parts of a body
+# How long, and how much, of a body that is too large is still taken after the answer.
+LINGER_SECS, LINGER_PAUSE_SECS, LINGER_BYTES = 30.0, 2.0, 128 * 1024 * 1024
 
 
 class Plane(StrEnum):
@@ -110,12 +113,14 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         extra: list[tuple[bytes, bytes]] = []
+        is_unread = False
         try:
             answer = await self._answer(scope, receive)
         except AtomoError as error:
             status, body = problem(error)
             answer = Answer(status, body, b"application/problem+json")
             extra = error_headers(error, self._methods)
+            is_unread = isinstance(error, PayloadTooLarge)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             status, body = problem(internal())
@@ -125,6 +130,10 @@ class Endpoint:
             headers.append((b"content-type", answer.media_type))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         body = b"" if scope["method"] == "HEAD" else answer.body
+        if is_unread:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await read_away(receive)
+            body = b""
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -195,6 +204,18 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int)
         if not message.get("more_body", False):
             return b"".join(chunks)
         message = await _part(receive)
+
+
+async def read_away(receive: Receive) -> None:
+    """Take what still comes of a body that was refused: whoever still sends would be reset, and miss the answer."""
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECS):
+            while left > 0:
+                message = await asyncio.wait_for(receive(), LINGER_PAUSE_SECS)
+                if not message.get("more_body", False):
+                    return
+                left -= len(message["body"])
 
 
 async def _part(receive: Receive) -> Message:

@@ -8,7 +8,7 @@ import msgspec
 
 from atomo_gql.api.errors import STATUS
 from atomo_gql.api.rest import render
-from atomo_gql.api.rest.bodies import ReportBody, decode
+from atomo_gql.api.rest.bodies import ReportBody, decode, id_of
 from atomo_gql.api.rest.endpoint import Answer, Call
 from atomo_gql.domain.errors import AtomoError, BadUserInput, LeaseLost
 from atomo_gql.domain.principals import WorkerToken
@@ -149,7 +149,11 @@ class _Listed:
         for place, item in enumerate(raw):
             self._ids.append(None)
             try:
-                body = decode(bytes(item), ReportBody)
+                try:
+                    body = decode(bytes(item), ReportBody)
+                except BadUserInput:
+                    self._ids[place] = id_of(bytes(item))
+                    raise
                 self._ids[place] = body.id[:100]
                 report = _READERS[ReportType(body.type)](_lease(body.id, body.lease_id), body)
             except AtomoError as error:

@@ -2,6 +2,7 @@ import { LeaseLost, NonRetryableError, Refused, RetryAfterError, Unavailable } f
 import { message, type Outbox } from "./outbox.js";
 import type { Context, Handler, Job, Logger, Progress } from "./types.js";
 
+const MOST_CHARACTERS = 2_000; // of a progress message
 const UNACCEPTABLE = new Set([400, 413, 422]); // the body is at fault: another body may be taken
 
 /** What the attempts of one worker share. */
@@ -94,7 +95,7 @@ export class Attempt {
     return {
       job: this.job,
       signal: this.#abort.signal,
-      progress: async (update: Progress) => this.#extend("progress", { visibilitySecs, ...update }),
+      progress: async (update: Progress) => this.#extend("progress", { visibilitySecs, ...update, ...cut(update) }),
       heartbeat: async () => this.#extend("heartbeat", { visibilitySecs }),
     };
   }
@@ -131,6 +132,12 @@ function jsonable(value: unknown): unknown {
   } catch (error) {
     throw new NonRetryableError(`the handler's result is not JSON: ${message(error)}`);
   }
+}
+
+/** The message, as far as the service takes it. */
+function cut({ message }: Progress): { message?: string } {
+  const text = message && [...message];
+  return text && text.length > MOST_CHARACTERS ? { message: `${text.slice(0, MOST_CHARACTERS - 1).join("")}…` } : {};
 }
 
 function described(error: unknown): string {

@@ -154,8 +154,10 @@ export class Worker {
         this.#outbox.settle(reports, outcomes);
         return jobs;
       } catch (error) {
+        const mayBlameReports = reports.length > 0 && error instanceof Refused && [400, 413].includes(error.status);
         if (reports.length) this.#outbox.putBack(reports, error);
         reports = []; // their outcomes shall not wait for a lease
+        if (mayBlameReports) continue;
         if (!(error instanceof Unavailable)) throw error;
         if (this.#stopping) return [];
         if (tries === 1) this.#options.logger.warn(`no lease: ${error.message}; asking until it answers`);

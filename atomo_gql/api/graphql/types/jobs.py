@@ -71,10 +71,11 @@ class Job:
         """Its whole life so far."""
         return milliseconds(self.created_at, self.finished_at)
 
-    @strawberry.field(description="What was sent with it.")
-    async def payload(self, info: Info) -> JSON:
+    @strawberry.field(description="What was sent with it; null may be just that.")
+    async def payload(self, info: Info) -> JSON | None:
         """Kept in its first event."""
-        return JSON(await info.context.payload(UUID(self.id)))
+        payload: JSON | None = await info.context.payload(UUID(self.id))
+        return payload
 
     @strawberry.field(
         description="Its history, oldest first: what was sent, what came back, on which attempt, by whom."
