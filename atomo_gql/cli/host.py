@@ -64,6 +64,8 @@ def set_up_logs(settings: Settings) -> None:
     # uvicorn says so of every upgrade that is refused with an answer, which is in order.
     refused = "ASGI callable returned without completing handshake."
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != refused)
+    # asyncio says so of every write to a client that has gone, after the fifth.
+    logging.getLogger("asyncio").addFilter(lambda record: record.getMessage() != "socket.send() raised exception.")
 
 
 @contextlib.asynccontextmanager

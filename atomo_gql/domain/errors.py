@@ -3,6 +3,7 @@
 AtomoError
 ├── BadUserInput          the request itself is wrong; names the field and the rule
 ├── PayloadTooLarge       it is larger than the service takes
+│   └── AnswerTooLarge    and so would be the answer
 ├── Unauthenticated       no credential, or not a valid one
 ├── Forbidden             a valid credential, but not for this
 ├── NotFound              there is no such thing, or none that the caller may see
@@ -43,6 +44,15 @@ class PayloadTooLarge(AtomoError):
 
     code = "PAYLOAD_TOO_LARGE"
     title = "Payload too large"
+
+
+class AnswerTooLarge(PayloadTooLarge):
+    """What was asked for is more than one answer may hold."""
+
+    MOST = 32 * 1_048_576  # bytes
+
+    def __init__(self) -> None:
+        super().__init__(f"the answer would hold more than {self.MOST // 1_048_576} MiB; ask for less at a time")
 
 
 class Unauthenticated(AtomoError):

@@ -5,7 +5,7 @@ tests and `atomo-gql rebuild --verify` hold the two against each other.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -55,6 +55,7 @@ class Event:
     actor: str
     trace: str | None
     data: Json
+    size: int = field(default=0, compare=False)  # bytes of its data as text, where the reader asked for it
     queue: str | None = None  # of its job, where the reader asked for it
     kind: str | None = None
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 LATELY = timedelta(minutes=2)  # a worker that is there asks at least once a minute
 
 Json = Any  # a JSON value: None, bool, int of 64 bits, float, str, list or dict of these
+Body = Literal["payload", "result", "progress"]  # what of a job may be large
 
 
 class JobStatus(StrEnum):

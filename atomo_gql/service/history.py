@@ -14,6 +14,7 @@ from atomo_gql.service.context import Resources
 from atomo_gql.store import events as store
 
 _LOOKED_AT = 1_000  # events in one statement
+_BYTES = 4_000_000  # of their data, for those who follow
 _LEAST_PAUSE_SECS = 0.05  # between two looks of a follower: coalesces what happens in a burst
 _MOST_PAUSE_SECS = 1.0  # a hint may be lost, and an older transaction may hold the log's end back
 
@@ -28,21 +29,30 @@ class HistoryService:
         self._news = asyncio.Event()
         resources.hub.on_news(self._stir)
 
-    async def of_jobs(self, jobs: Sequence[UUID], *, after: int = 0, most: int = 500) -> dict[UUID, list[Event]]:
-        """The history of these jobs, which the caller has been shown: the events after a version, oldest first."""
+    async def of_jobs(self, jobs: Sequence[UUID], *, after: int, most: int, most_bytes: int) -> dict[UUID, list[Event]]:
+        """The history of these jobs, which the caller has been shown: the events after a version, oldest first.
+
+        Raises:
+            AnswerTooLarge: their data is larger than so many bytes.
+        """
         check_range("first", most, 1, 1_000)
         check_range("after", after, 0, 2**31 - 1)
-        return await store.streams(self._database, jobs, after, most)
+        return await store.streams(self._database, jobs, after, most, most_bytes)
 
-    async def attempts(self, jobs: Sequence[UUID]) -> dict[UUID, list[Attempt]]:
-        """The attempts of these jobs, which the caller has been shown, oldest first."""
-        found = await store.attempts(self._database, jobs)
+    async def attempts(self, jobs: Sequence[UUID], most: int, most_bytes: int) -> dict[UUID, list[Attempt]]:
+        """The attempts of these jobs, which the caller has been shown, oldest first.
+
+        Raises:
+            AnswerTooLarge: more has happened to them than so many events, or so many bytes of errors.
+        """
+        found = await store.attempts(self._database, jobs, most, most_bytes)
         return {job_id: attempts_of(events) for job_id, events in found.items()}
 
     async def page(
-        self, caller: Caller, after: Place, wanted: EventFilter, most: int
+        self, caller: Caller, after: Place, wanted: EventFilter, most: int, most_bytes: int
     ) -> tuple[list[Event], Place, bool]:
-        """What is wanted after a place in the log, where to go on from, and whether there may be more.
+        """What is wanted after a place in the log, where to go on from, and whether there may be more. A page of large
+        events ends early.
 
         Raises:
             Forbidden: other streams than those of jobs are for admins.
@@ -50,9 +60,10 @@ class HistoryService:
         tenant = self._allowed(caller, wanted)
         found: list[Event] = []
         place, has_more = after, True
-        while has_more and len(found) < most:
-            events, place, has_more = await store.tail(self._database, place, tenant, wanted, _LOOKED_AT)
+        while has_more and len(found) < most and most_bytes > 0:
+            events, place, has_more = await store.tail(self._database, place, tenant, wanted, _LOOKED_AT, most_bytes)
             found += events
+            most_bytes -= sum(event.size for event in events)
         if len(found) > most:
             return found[:most], found[most - 1].place, True
         return found, place, has_more
@@ -74,7 +85,9 @@ class HistoryService:
         try:
             while True:
                 try:
-                    events, place, has_more = await store.tail(self._database, place, tenant, wanted, _LOOKED_AT)
+                    events, place, has_more = await store.tail(
+                        self._database, place, tenant, wanted, _LOOKED_AT, _BYTES
+                    )
                 except Unavailable:
                     await asyncio.sleep(_MOST_PAUSE_SECS)
                     continue

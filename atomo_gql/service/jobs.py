@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from atomo_gql.domain.errors import BadUserInput, Forbidden, NotFound
-from atomo_gql.domain.jobs import Job, JobFilter, Json, NewJob, Waiting
+from atomo_gql.domain.jobs import Body, Job, JobFilter, Json, NewJob, Waiting
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import MAX_BATCH, check_name, check_new_job
@@ -63,8 +63,8 @@ class JobService:
         return await self._read(job_id, visible_tenant(caller))
 
     async def get_many(self, caller: Caller, ids: Sequence[UUID]) -> dict[UUID, Job]:
-        """Those of these jobs that the caller may see."""
-        return await store_jobs.get(self._database, ids, visible_tenant(caller))
+        """Those of these jobs that the caller may see, without result and progress."""
+        return await store_jobs.listed(self._database, ids, visible_tenant(caller))
 
     async def watch(self, caller: Caller, job_id: UUID) -> Job:
         """As `get`, for those who have but a pass to watch it too."""
@@ -77,7 +77,8 @@ class JobService:
         return job
 
     async def page(self, caller: Caller, wanted: JobFilter, window: Window[UUID], *, oldest_first: bool) -> Page[Job]:
-        """The jobs that are wanted and that the caller may see, newest first or oldest first.
+        """The jobs that are wanted and that the caller may see, newest first or oldest first, without result and
+        progress.
 
         Raises:
             BadUserInput: a condition breaks a rule.
@@ -92,7 +93,7 @@ class JobService:
             descending=oldest_first is window.is_backwards,
             most=window.most + 1,
         )
-        found = await store_jobs.get(self._database, ids, tenant)
+        found = await store_jobs.listed(self._database, ids, tenant)
         return window.page([found[job_id] for job_id in ids if job_id in found])
 
     async def count(self, caller: Caller, wanted: JobFilter, most: int) -> int:
@@ -113,9 +114,13 @@ class JobService:
             raise Forbidden("filter.tenantId is for admins who see more than one tenant")
         return wanted.tenant
 
-    async def payloads(self, jobs: Sequence[UUID]) -> dict[UUID, Json]:
-        """What was sent with these jobs, which the caller has been shown."""
-        return await store_jobs.payloads(self._database, jobs)
+    async def bodies(self, jobs: Sequence[UUID], what: Body, most: int) -> dict[UUID, tuple[Json, int]]:
+        """The payload, result or progress of these jobs, which the caller has been shown; each with its size in bytes.
+
+        Raises:
+            AnswerTooLarge: all together are larger than so many bytes.
+        """
+        return await store_jobs.bodies(self._database, jobs, what, most)
 
     async def waiting(self, jobs: Sequence[UUID]) -> dict[UUID, Waiting]:
         """Why those of these jobs, which the caller has been shown, that are queued are not running."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from atomo_gql.domain.jobs import Job, JobFilter, Json, Waiting
+from atomo_gql.domain.errors import AnswerTooLarge
+from atomo_gql.domain.jobs import Body, Job, JobFilter, Json, Waiting
 from atomo_gql.store import rows
 from atomo_gql.store.database import Database
 
@@ -24,9 +25,21 @@ async def get_each(database: Database, wanted: Sequence[tuple[UUID, str | None]]
     return answers
 
 
-async def payloads(database: Database, ids: Sequence[UUID]) -> dict[UUID, Json]:
-    """What was sent, by job."""
-    return {row["id"]: row["payload"] for row in await database.dispatch("job_payload", list(ids))}
+async def listed(database: Database, ids: Sequence[UUID], tenant: str | None) -> dict[UUID, Job]:
+    """As `get`, without result and progress, which may be large."""
+    return {row["id"]: rows.job(row) for row in await database.dispatch("job_rows", list(ids), tenant)}
+
+
+async def bodies(database: Database, ids: Sequence[UUID], what: Body, most: int) -> dict[UUID, tuple[Json, int]]:
+    """What was sent with jobs, or came of them, or is told of them; each with its size in bytes.
+
+    Raises:
+        AnswerTooLarge: all together are larger than so many bytes.
+    """
+    found = await database.dispatch("job_bodies", list(ids), what, most)
+    if any(row["is_beyond"] for row in found):
+        raise AnswerTooLarge
+    return {row["id"]: (row["body"], row["size"]) for row in found}
 
 
 async def page(

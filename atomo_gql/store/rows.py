@@ -51,6 +51,7 @@ def event(row: Any) -> Event:
         actor=row["actor"],
         trace=row["trace"],
         data=row["data"],
+        size=row.get("size") or 0,
         queue=row.get("queue"),
         kind=row.get("kind"),
     )

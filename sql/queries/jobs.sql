@@ -6,9 +6,30 @@ JOIN jobs AS j ON j.id = i.id
 LEFT JOIN events AS e ON e.stream_id = j.id AND e.version = j.version AND j.status = 'succeeded'
 WHERE $2::text IS NULL OR j.tenant = $2;
 
--- name: job_payload(ids uuid[]) :many
-SELECT e.stream_id AS id, e.data -> 'payload' AS payload
-FROM unnest($1::uuid[]) AS i (id) JOIN events AS e ON e.stream_id = i.id AND e.version = 1;
+-- name: job_rows(ids uuid[], tenant text) :many
+-- The same for a page: without what may be large, which job_bodies has.
+SELECT j.id, j.tenant, j.queue, j.kind, j.status, j.priority, j.attempts, j.max_attempts, j.run_at, j.created_at,
+    j.eligible_at, j.leased_at, j.lease_id, j.lease_expires_at, j.worker_id, j.finished_at, j.version, j.idempotency_key,
+    j.error, NULL::jsonb AS progress, j.deliveries, j.timeout_secs, j.deadline
+FROM unnest($1::uuid[]) AS i (id)
+JOIN jobs AS j ON j.id = i.id
+WHERE $2::text IS NULL OR j.tenant = $2;
+
+-- name: job_bodies(ids uuid[], what text, most bigint) :many
+-- The payload, result or progress of these jobs, and how many bytes each has as text. What lies beyond so many bytes of
+-- them all is left out, and said to be.
+WITH found AS MATERIALIZED (
+    SELECT i.id, CASE $2::text
+        WHEN 'payload' THEN (SELECT e.data -> 'payload' FROM events AS e WHERE e.stream_id = i.id AND e.version = 1)
+        WHEN 'result' THEN (SELECT e.data -> 'result' FROM job_records AS j
+                            JOIN events AS e ON e.stream_id = j.id AND e.version = j.version
+                            WHERE j.id = i.id AND j.outcome = 'succeeded')
+        WHEN 'progress' THEN (SELECT l.progress FROM leases AS l WHERE l.id = i.id) END AS body
+    FROM unnest($1::uuid[]) AS i (id)
+),
+sized AS MATERIALIZED (SELECT *, coalesce(octet_length(body::text), 0) AS size FROM found),
+summed AS (SELECT *, sum(size) OVER (ORDER BY id) > $3::bigint AS is_beyond FROM sized)
+SELECT id, CASE WHEN NOT is_beyond THEN body END AS body, size, is_beyond FROM summed;
 
 -- name: job_page(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, error text, above uuid, below uuid, descending boolean, most integer) :many
 -- The ids of a page of jobs between two ids, either way round. Each condition may be null. Every status has a place to

@@ -16,16 +16,14 @@ from graphql import (
     specified_rules,
     validate,
 )
-from strawberry.extensions.max_aliases import create_validator as max_aliases
-from strawberry.extensions.query_depth_limiter import create_validator as max_depth
+
+from atomo_gql.api.graphql.limits import over_limits
 
 MAX_TOKENS = 2_000
-MAX_DEPTH = 12
-MAX_ALIASES = 30
 _MAX_ERRORS = 20
 _CACHED = 500  # documents
 _CACHED_CHARACTERS = 20_000  # of a document that is worth keeping
-_RULES = [*specified_rules, MaxIntrospectionDepthRule, max_depth(MAX_DEPTH, None, None), max_aliases(MAX_ALIASES)]
+_RULES = [*specified_rules, MaxIntrospectionDepthRule]
 
 
 class DocumentRefused(Exception):
@@ -84,7 +82,7 @@ class Documents:
     def _read(self, text: str) -> DocumentNode:
         try:
             document = parse(text, no_location=False, max_tokens=MAX_TOKENS)
-            errors = validate(self._schema, document, _RULES, max_errors=_MAX_ERRORS)
+            errors = over_limits(document) or validate(self._schema, document, _RULES, max_errors=_MAX_ERRORS)
         except GraphQLError as error:
             raise DocumentRefused([error]) from None
         except RecursionError:

@@ -6,6 +6,7 @@ Strawberry makes the schema; graphql-core, which is under it, runs it. See docs/
 import inspect
 import logging
 import re
+import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, cast
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute, subscribe
 
 from atomo_gql.api.errors import internal
-from atomo_gql.api.graphql.context import Context
+from atomo_gql.api.graphql.context import Budget, Context
 from atomo_gql.api.graphql.documents import DocumentRefused, Documents, Operation
 from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge
 
@@ -102,6 +103,7 @@ class Engine:
         Raises:
             Refused: it could not begin, or it broke off.
         """
+        context.budget = Budget(sys.maxsize)  # each of its events is one answer, and a small one
         started = subscribe(
             self._schema,
             operation.document,

@@ -62,6 +62,9 @@ async def exchange(scope: Scope, receive: Receive, send: Send, engine: Engine, c
             raise Refused([refusal(BadUserInput(f"a subscription needs a WebSocket, or Accept: {_STREAM}"))])
         reply, status = await engine.run(operation, request, context), 200
     except Refused as refused:
+        if _STREAM in accept and "json" not in accept:  # its client reads nothing else
+            await _send_refusal(send, refused)
+            return
         # In the older media type, a request that was understood is 200, whatever came of it.
         reply, status = {"errors": refused.errors}, 400 if media_type == _RESPONSE else 200
     await _send(send, status, to_json(reply), media_type)
@@ -137,6 +140,11 @@ async def _send_stream(
             task.cancel()
         await asyncio.gather(sending, leaving, return_exceptions=True)
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_refusal(send: Send, refused: Refused) -> None:
+    event = b"event: next\ndata: %b\n\nevent: complete\ndata:\n\n" % to_json({"errors": refused.errors})
+    await _send(send, 200, event, _STREAM)
 
 
 async def _events(send: Send, context: Context, engine: Engine, operation: Operation, request: Request) -> None:

@@ -103,6 +103,6 @@ class Query:
         )
         place = domain.Place() if after is None else place_of("after", after)
         found, end, has_more = await context.services.history.page(
-            context.caller, place, wanted, check_range("first", first, 1, 1_000)
+            context.caller, place, wanted, check_range("first", first, 1, 1_000), context.budget.left // 2
         )
         return EventConnection.of(found, end, has_next=has_more, has_previous=after is not None)

@@ -78,7 +78,7 @@ class WaitingReason(Enum):
     NOT_DUE = strawberry.enum_value("not_due", description="Its time, or that of its retry, has not come.")
     NO_WORKER = strawberry.enum_value("no_worker", description="No worker has asked for its queue lately.")
     BEHIND_OTHERS = strawberry.enum_value("behind_others", description="Other jobs of its queue go first.")
-    NEXT = strawberry.enum_value("next", description="It is the next; the workers of its queue are busy.")
+    NEXT = strawberry.enum_value("next", description="It is the next; no worker has had room for it yet.")
 
 
 @strawberry.type(description="Why a job that is queued is not running.")
@@ -121,7 +121,7 @@ def _explain(waiting: Waiting) -> tuple[WaitingReason, str]:
     if waiting.ahead:
         many = f"{MOST_AHEAD} or more" if waiting.ahead >= MOST_AHEAD else str(waiting.ahead)
         return WaitingReason.BEHIND_OTHERS, f"behind {many} other{'s' if waiting.ahead > 1 else ''} of its queue"
-    return WaitingReason.NEXT, "the next of its queue; its workers are busy"
+    return WaitingReason.NEXT, "the next of its queue; no worker has had room for it yet"
 
 
 def _shown(moment: datetime) -> str:

@@ -6,6 +6,7 @@ from enum import Enum
 import strawberry
 from strawberry.scalars import JSON
 
+from atomo_gql.api.graphql.context import Info
 from atomo_gql.domain import events as domain
 from atomo_gql.domain.errors import BadUserInput
 
@@ -65,7 +66,13 @@ class JobEvent:
     actor: str = strawberry.field(description="user:<sub>, worker:<token id> or system:<who>.")
     tenant_id: str | None = strawberry.field(description="Whose job it is.")
     trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
-    data: JSON = strawberry.field(description="What was sent, or came back.")
+    fact: strawberry.Private[domain.Event]
+
+    @strawberry.field(description="What was sent, or came back.")
+    def data(self, info: Info) -> JSON:
+        """It may be large."""
+        info.context.budget.spend(self.fact.size)
+        return JSON(self.fact.data)
 
     @classmethod
     def of(cls, event: domain.Event) -> "JobEvent":
@@ -79,5 +86,5 @@ class JobEvent:
             actor=event.actor,
             tenant_id=event.tenant,
             trace=event.trace,
-            data=event.data,
+            fact=event,
         )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 import strawberry
@@ -60,11 +60,25 @@ class Job:
     finished_at: datetime | None = strawberry.field(description="When it ended.")
     idempotency_key: str | None = strawberry.field(description="The same key in the same queue is the same job.")
     tenant_id: str | None = strawberry.field(description="Whose it is.")
-    progress: JSON | None = strawberry.field(
-        description="The newest {percent, message, data} of the attempt under way."
-    )
-    result: JSON | None = strawberry.field(description="What came of it, once it has succeeded.")
-    error: str | None = strawberry.field(description="Of the last attempt that failed.")
+    row: strawberry.Private[domain.Job]
+    is_whole: strawberry.Private[bool]  # whether the row has its result and progress
+
+    @strawberry.field(description="The newest {percent, message, data} of the attempt under way.")
+    async def progress(self, info: Info) -> JSON | None:
+        """Loaded for all jobs of a page at once."""
+        return cast("JSON | None", self.row.progress if self.is_whole else await self._body(info, "progress"))
+
+    @strawberry.field(description="What came of it, once it has succeeded.")
+    async def result(self, info: Info) -> JSON | None:
+        """Loaded for all jobs of a page at once."""
+        return cast("JSON | None", self.row.result if self.is_whole else await self._body(info, "result"))
+
+    @strawberry.field(description="Of the last attempt that failed.")
+    def error(self, info: Info) -> str | None:
+        """It may be long."""
+        if self.row.error is not None:
+            info.context.budget.spend(len(self.row.error))
+        return self.row.error
 
     @strawberry.field(description="Milliseconds from its enqueueing to its end, or to now.")
     def duration_ms(self) -> float:
@@ -74,8 +88,7 @@ class Job:
     @strawberry.field(description="What was sent with it; null may be just that.")
     async def payload(self, info: Info) -> JSON | None:
         """Kept in its first event."""
-        payload: JSON | None = await info.context.payload(UUID(self.id))
-        return payload
+        return cast("JSON | None", await self._body(info, "payload"))
 
     @strawberry.field(
         description="Its history, oldest first: what was sent, what came back, on which attempt, by whom."
@@ -109,8 +122,11 @@ class Job:
         waiting = await info.context.waiting(UUID(self.id))
         return None if waiting is None else WaitingFor.of(waiting)
 
+    async def _body(self, info: Info, what: domain.Body) -> Any:
+        return await info.context.body(self.row.id, what)
+
     @classmethod
-    def of(cls, job: domain.Job) -> "Job":
+    def of(cls, job: domain.Job, *, is_whole: bool = True) -> "Job":
         """From the domain."""
         return cls(
             id=strawberry.ID(str(job.id)),
@@ -131,9 +147,8 @@ class Job:
             finished_at=job.finished_at,
             idempotency_key=job.idempotency_key,
             tenant_id=job.tenant,
-            progress=job.progress,
-            result=job.result,
-            error=job.error,
+            row=job,
+            is_whole=is_whole,
         )
 
 
@@ -192,7 +207,7 @@ class JobConnection:
     @classmethod
     def of(cls, page: Page[domain.Job], wanted: domain.JobFilter) -> "JobConnection":
         """From the domain."""
-        edges = [JobEdge(cursor=cursor_of(SORT, str(job.id)), node=Job.of(job)) for job in page.items]
+        edges = [JobEdge(cursor=cursor_of(SORT, str(job.id)), node=Job.of(job, is_whole=False)) for job in page.items]
         return cls(
             edges=edges,
             nodes=[edge.node for edge in edges],

@@ -36,7 +36,13 @@ class Event:
     actor: str = strawberry.field(description="user:<sub>, worker:<token id> or system:<who>.")
     tenant_id: str | None = strawberry.field(description="Whose it is.")
     trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
-    data: JSON = strawberry.field(description="What was sent, or came back.")
+    fact: strawberry.Private[domain.Event]
+
+    @strawberry.field(description="What was sent, or came back.")
+    def data(self, info: Info) -> JSON:
+        """It may be large."""
+        info.context.budget.spend(self.fact.size)
+        return JSON(self.fact.data)
 
     @strawberry.field(description="The job as it stands now; null for other streams.")
     async def job(self, info: Info) -> Job | None:
@@ -44,7 +50,7 @@ class Event:
         if self.stream is not Stream.JOB:
             return None
         job = await info.context.job(UUID(self.stream_id))
-        return None if job is None else Job.of(job)
+        return None if job is None else Job.of(job, is_whole=False)
 
     @classmethod
     def of(cls, event: domain.Event) -> "Event":
@@ -59,7 +65,7 @@ class Event:
             actor=event.actor,
             tenant_id=event.tenant,
             trace=event.trace,
-            data=event.data,
+            fact=event,
         )
 
 
