@@ -163,6 +163,8 @@ def _apply(job: Job, event: Event, queued_at: datetime | None) -> Job:
             attempts=0,
             deliveries=0,
             eligible_at=event.at,
+            leased_at=None,
+            worker_id=None,
             finished_at=None,
             deadline=deadline,
         )
@@ -197,9 +199,7 @@ def _ended(job: Job, event: Event, status: JobStatus, error: str | None) -> Job:
         status=status,
         finished_at=event.at,
         eligible_at=None,
-        leased_at=None,
         lease_id=None,
-        worker_id=None,
         error=error,
     )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from uuid import UUID
+from typing import NamedTuple
 
 from atomo_gql.domain.jobs import Json
 
@@ -17,12 +17,11 @@ class ReportType(StrEnum):
     RELEASE = "release"  # take it back, unharmed
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to one attempt, as a report names it."""
+class Lease(NamedTuple):
+    """The right to one attempt, as a report names it: ids in canonical form."""
 
-    job_id: UUID
-    lease_id: UUID
+    job_id: str
+    lease_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +37,7 @@ class Progress:
         return {"percent": self.percent, "message": self.message, "data": self.data}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """One report. What the fields below `lease` mean depends on its type; the others stay as they are."""
 
     type: ReportType

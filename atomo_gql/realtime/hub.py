@@ -18,6 +18,7 @@ import orjson
 
 from atomo_gql.domain.jobs import JobStatus
 from atomo_gql.domain.updates import JobUpdate
+from atomo_gql.realtime.interest import ANNOUNCE_SECS, SETTLE_SECS, Want, Wants
 from atomo_gql.realtime.transport import GAP, Transport
 
 log = logging.getLogger("atomo_gql.realtime")
@@ -59,6 +60,7 @@ class Hub:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._origin = secrets.token_hex(6)
+        self._own_head = f'["{self._origin}"'
         self._watchers: defaultdict[UUID, set[Mailbox]] = defaultdict(set)
         self._count = 0
         self._on_wake: list[Callable[[Iterable[Lane]], None]] = []
@@ -67,14 +69,20 @@ class Hub:
         self._wakes: dict[Lane, None] = {}
         self._updates: dict[UUID, JobUpdate | None] = {}  # None: look it up
         self._something = asyncio.Event()
+        self.wants = Wants()
+        self.wants.provide(Want.CHANGES, lambda: self._count > 0)
+        self._announced = Want.NOTHING
+        self._announce_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to hear and to send."""
+        self.wants.unknown()
         hearing = asyncio.Event()
         self._tasks = [
             asyncio.create_task(self._hear(hearing), name="hub hears"),
             asyncio.create_task(self._send(), name="hub sends"),
+            asyncio.create_task(self._announce(), name="hub announces"),
         ]
         waiting = asyncio.create_task(hearing.wait())
         await asyncio.wait({waiting, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
@@ -111,6 +119,7 @@ class Hub:
         """From now on, leave word of that job there."""
         self._watchers[job_id].add(mailbox)
         self._count += 1
+        self.wanting(Want.CHANGES)
 
     def unwatch(self, job_id: UUID, mailbox: Mailbox) -> None:
         """No more."""
@@ -119,6 +128,11 @@ class Hub:
         if not self._watchers[job_id]:
             del self._watchers[job_id]
         mailbox.forget(job_id)
+
+    def wanting(self, want: Want) -> None:
+        """This replica has such a want now: the others are told, if they do not know."""
+        if want not in self._announced:
+            self._announce_now.set()
 
     def wake(self, lanes: Iterable[Lane]) -> None:
         """Say that jobs may have become eligible there; after the commit."""
@@ -138,9 +152,12 @@ class Hub:
 
     def changed(self, job_ids: Iterable[UUID]) -> None:
         """Say that the state of these jobs changed; after the commit. Their watchers look them up."""
-        for job_id in job_ids:
-            self._deliver(job_id, None)
-            self._updates[job_id] = None
+        is_wanted = Want.CHANGES in self.wants.of_others()
+        if self._watchers or is_wanted:  # else nobody cares which they were
+            job_ids = list(job_ids)
+            self.look_again(job_ids)
+        if is_wanted:
+            self._updates.update(dict.fromkeys(job_ids))
         self._tell_news()
         self._something.set()
 
@@ -167,21 +184,61 @@ class Hub:
             self._something.clear()
             wakes, self._wakes = self._wakes, {}
             updates, self._updates = self._updates, {}
-            for message in self._messages(wakes, updates):
-                try:
-                    await self._transport.send(message)
-                except Exception as error:
-                    log.warning("a hint to other replicas was lost: %s", error)
+            wanted = self.wants.of_others()
+            parts = self._parts(
+                wakes if Want.WAKES in wanted else (),
+                updates if Want.CHANGES in wanted else {},
+                is_news=Want.NEWS in wanted,
+            )
+            for message in self._packed(parts):
+                await self._publish(message)
             await asyncio.sleep(_PAUSE_SECS)
 
-    def _messages(self, wakes: Iterable[Lane], updates: dict[UUID, JobUpdate | None]) -> Iterable[str]:
-        """Pack the news into as few messages as the wire's limit allows."""
+    async def _publish(self, message: str) -> None:
+        try:
+            await self._transport.send(message)
+        except Exception as error:
+            log.warning("a hint to other replicas was lost: %s", error)
+
+    async def _announce(self) -> None:
+        """Tell the others what is wanted here: at once when that is more, and again and again."""
+        await self._publish(self._message([b'["?"]']))
+        while True:
+            self._announce_now.clear()
+            own = self.wants.own()
+            new, self._announced = own & ~self._announced, own
+            if own or new:
+                await self._publish(self._message([orjson.dumps(["w", int(own)])]))
+            if new:  # what happened before the others knew
+                asyncio.get_running_loop().call_later(SETTLE_SECS, self._catch_up, new)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANNOUNCE_SECS):
+                    await self._announce_now.wait()
+
+    def _catch_up(self, missed: Want) -> None:
+        if Want.CHANGES in missed:
+            self.look_again(self.watched())
+        if Want.WAKES in missed:
+            for callback in self._on_gap:
+                callback()
+        self._tell_news()
+
+    def _parts(self, wakes: Iterable[Lane], updates: dict[UUID, JobUpdate | None], *, is_news: bool) -> list[bytes]:
         most = self._transport.most_bytes or 1_000_000
         parts: list[bytes] = [orjson.dumps(["q", *lane]) for lane in wakes]
         for job_id, update in updates.items():
             encoded = _encode(update) if update else b""
             # What is too large for the wire is looked up by those who want it.
             parts.append(encoded if encoded and len(encoded) <= most - 100 else orjson.dumps(["l", str(job_id)]))
+        return parts or ([b'["n"]'] if is_news else [])
+
+    def _message(self, parts: list[bytes]) -> str:
+        [message] = self._packed(parts)
+        return message
+
+    def _packed(self, parts: list[bytes]) -> Iterable[str]:
+        """In as few messages as the wire's limit allows."""
+        most = self._transport.most_bytes or 1_000_000
         head = b'["' + self._origin.encode() + b'"'
         packed, size = [head], len(head)
         for part in parts:
@@ -211,17 +268,21 @@ class Hub:
         if message == GAP:
             self._gap()
             return
+        if message.startswith(self._own_head):
+            return
         with contextlib.suppress(
             ValueError, KeyError, TypeError, IndexError
         ):  # a stranger's NOTIFY, or another version's
             origin, *parts = orjson.loads(message)
-            if origin == self._origin:
-                return
             lanes: list[Lane] = []
-            if any(part[0] != "u" for part in parts):
+            if any(part[0] in ("q", "l", "n") for part in parts):
                 self._tell_news()
             for part in parts:
-                if part[0] == "q":
+                if part[0] == "w":
+                    self.wants.heard(origin, part[1])
+                elif part[0] == "?":
+                    self._announce_now.set()
+                elif part[0] == "q":
                     lanes.append((part[1], part[2]))
                 elif part[0] == "l":
                     self._deliver(UUID(part[1]), None)
@@ -233,6 +294,8 @@ class Hub:
                     callback(lanes)
 
     def _gap(self) -> None:
+        self.wants.unknown()
+        self._announce_now.set()
         self.look_again(self.watched())
         self._tell_news()
         for callback in self._on_gap:

@@ -9,6 +9,7 @@ from atomo_gql.domain.errors import TooManyRequests, Unavailable
 from atomo_gql.domain.events import Event, EventFilter, Place, Stream
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import check_range
+from atomo_gql.realtime.interest import Want
 from atomo_gql.service.access import require_admin, visible_tenant
 from atomo_gql.service.context import Resources
 from atomo_gql.store import events as store
@@ -27,7 +28,9 @@ class HistoryService:
         self._most = resources.limits.max_subscriptions
         self.following = 0
         self._news = asyncio.Event()
-        resources.hub.on_news(self._stir)
+        self._hub = resources.hub
+        self._hub.on_news(self._stir)
+        self._hub.wants.provide(Want.NEWS, lambda: self.following > 0)
 
     async def of_jobs(self, jobs: Sequence[UUID], *, after: int, most: int, most_bytes: int) -> dict[UUID, list[Event]]:
         """The history of these jobs, which the caller has been shown: the events after a version, oldest first.
@@ -82,6 +85,7 @@ class HistoryService:
             raise TooManyRequests(f"{self._most} subscriptions are open here already; try again")
         place = await store.head(self._database) if after is None else after
         self.following += 1
+        self._hub.wanting(Want.NEWS)
         try:
             while True:
                 try:

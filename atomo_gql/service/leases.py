@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.jobs import LeasedJob, LeaseRequest
 from atomo_gql.domain.principals import WorkerToken
 from atomo_gql.domain.reports import Lease, Report, ReportType
+from atomo_gql.realtime.interest import Want
 from atomo_gql.service import metrics
 from atomo_gql.service.access import kinds_within, require_queues
 from atomo_gql.service.context import Resources
@@ -44,6 +47,7 @@ class LeaseService:
         )
         self._hub.on_wake(self.room.wake)
         self._hub.on_gap(self.room.wake_all)
+        self._hub.wants.provide(Want.WAKES, lambda: len(self.room) > 0)
 
     async def lease(
         self,
@@ -69,6 +73,7 @@ class LeaseService:
         jobs = await self._lease_now(token, request)
         if not jobs and request.wait_secs > 0 and not reports:
             await self._tokens.require_live(token)
+            self._hub.wanting(Want.WAKES)
             jobs = await self.room.wait(token, request, hung_up)
         if not jobs and request.request_id is not None and not await self._closing.submit(_row(token, request)):
             jobs = await self._lease_now(token, request)  # its double was served, here or elsewhere
@@ -80,9 +85,9 @@ class LeaseService:
         jobs = await self._leasing.submit(_row(token, request))
         if jobs:
             metrics.LEASED.inc(len(jobs))
-            for job in jobs:
-                self._seen.lane(job.tenant, job.queue).leased += 1
-            self._hub.changed(job.id for job in jobs)
+            for (tenant, queue), count in Counter((job.tenant, job.queue) for job in jobs).items():
+                self._seen.lane(tenant, queue).leased += count
+            self._hub.changed(UUID(job.id) for job in jobs)
         return jobs
 
     def _hand_back(self, token: WorkerToken, jobs: Iterable[LeasedJob]) -> None:

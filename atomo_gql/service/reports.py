@@ -29,6 +29,7 @@ _STATEMENTS = {
     ReportType.FAIL: store.fail,
 }
 _ENDING = (ReportType.COMPLETE, ReportType.FAIL, ReportType.RELEASE)
+_NULL = b"null"
 _Numbered = list[tuple[int, Report, ReportRow]]  # with its place in the list that came in
 
 
@@ -73,7 +74,7 @@ class ReportService:
         """
         outcomes: list[Outcome] = [None] * len(reports)
         turns: list[dict[ReportType, _Numbered]] = [{}, {}]  # what extends; the first that ends a job's, the second …
-        ends: Counter[UUID] = Counter()
+        ends: Counter[str] = Counter()
         for place, report in enumerate(reports):
             try:
                 row = self._row(token, report)
@@ -101,7 +102,7 @@ class ReportService:
             data = encode("data", said.data, self._most)
             body = orjson.dumps({"percent": said.percent, "message": said.message, "data": orjson.Fragment(data)})
         elif report.type is ReportType.COMPLETE:
-            body = encode("result", report.result, self._most)
+            body = _NULL if report.result is None else encode("result", report.result, self._most)
         return ReportRow(
             report.lease,
             token.id,
@@ -115,47 +116,47 @@ class ReportService:
     async def _apply(self, type_: ReportType, numbered: _Numbered, outcomes: list[Outcome]) -> _Numbered:
         """Run one statement for all of a type; those whose lease was lost."""
         answers = await self._batchers[type_].submit_many([row for _, _, row in numbered])
-        lost: _Numbered = []
-        ended: list[UUID] = []
-        for (place, report, row), done in zip(numbered, answers, strict=True):
-            if done is None:
-                lost.append((place, report, row))
-                continue
-            outcomes[place] = self._took_effect(report, done)
-            if type_ in _ENDING:
-                ended.append(report.lease.job_id)
-        if ended:
-            self._hub.changed(ended)
+        lost = [one for one, done in zip(numbered, answers, strict=True) if done is None]
+        done = [(place, report, took) for (place, report, _), took in zip(numbered, answers, strict=True) if took]
+        if type_ is ReportType.PROGRESS:
+            for _, report, took in done:
+                self._tell(report.lease.job_id, report.progress or Progress(), took.attempt or 0)
+        elif type_ in _ENDING and done:
+            if type_ is ReportType.FAIL:
+                for place, _, took in done:
+                    outcomes[place] = took.failure
+            self._ended(type_, Counter(took._replace(attempt=None) for _, _, took in done))
+            self._hub.changed(UUID(report.lease.job_id) for _, report, _ in done)
         return lost
 
-    def _took_effect(self, report: Report, done: Accepted) -> FailOutcome | None:
-        lane = done.tenant or "", done.queue or ""
-        match report.type:
-            case ReportType.PROGRESS:
-                self._tell(report.lease.job_id, report.progress or Progress(), done.attempt or 0)
-            case ReportType.COMPLETE:
-                metrics.SUCCEEDED.inc()
-                self._seen.lane(*lane).succeeded += 1
-            case ReportType.FAIL:
-                self._seen.lane(*lane).failed += 1
-                outcome = done.failure or FailOutcome(None)
-                if outcome.delay_secs is None:
-                    metrics.DEAD.inc()
-                else:
-                    metrics.FAILED.inc()
-                    self._hub.wake([lane])
-                return outcome
-            case ReportType.RELEASE:
-                (metrics.DEAD if done.is_dead else metrics.RELEASED).inc()
+    def _ended(self, type_: ReportType, ends: Counter[Accepted]) -> None:
+        """Count them, and say where jobs are queued again."""
+        for end, count in ends.items():
+            lane = end.tenant or "", end.queue or ""
+            seen, is_dead = self._seen.lane(*lane), end.is_dead
+            match type_:
+                case ReportType.COMPLETE:
+                    metrics.SUCCEEDED.inc(count)
+                    seen.succeeded += count
+                    continue
+                case ReportType.FAIL:
+                    seen.failed += count
+                    is_dead = end.failure is None or end.failure.delay_secs is None
+                    if not is_dead:
+                        metrics.FAILED.inc(count)
+                case _ if not is_dead:
+                    metrics.RELEASED.inc(count)
+                case _:
+                    pass
+            if is_dead:
+                metrics.DEAD.inc(count)
+            else:
                 self._hub.wake([lane])
-            case _:
-                pass
-        return None
 
-    def _tell(self, job_id: UUID, said: Progress, attempts: int) -> None:
+    def _tell(self, job_id: str, said: Progress, attempts: int) -> None:
         self._hub.publish(
             JobUpdate(
-                job_id=job_id,
+                job_id=UUID(job_id),
                 status=JobStatus.LEASED,
                 attempts=attempts,
                 percent=said.percent,
@@ -170,4 +171,4 @@ class ReportService:
         metrics.LEASES_LOST.inc(len(lost))
         ends = await self._ends.submit_many([row for _, _, row in lost])
         for (place, report, _), ended in zip(lost, ends, strict=True):
-            outcomes[place] = LeaseLost(str(report.lease.job_id), ended)
+            outcomes[place] = LeaseLost(report.lease.job_id, ended)

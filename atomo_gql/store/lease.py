@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from atomo_gql.domain.jobs import LeasedJob
 from atomo_gql.store.database import Database
@@ -58,26 +57,7 @@ async def _lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[Leas
     )
     answers: list[list[LeasedJob]] = [[] for _ in rows]
     for row in found:
-        answers[row["request"] - 1].append(
-            LeasedJob(
-                id=row["id"],
-                lease_id=row["lease_id"],
-                queue=row["queue"],
-                kind=row["kind"],
-                payload=orjson.Fragment(row["payload"]),
-                attempt=row["attempt"],
-                max_attempts=row["max_attempts"],
-                deliveries=row["deliveries"],
-                priority=row["priority"],
-                created_at=row["created_at"],
-                leased_at=row["leased_at"],
-                lease_expires_at=row["expires_at"],
-                timeout_secs=row["timeout_secs"],
-                deadline=row["deadline"],
-                trace=row["trace"],
-                tenant=row["tenant"] or None,
-            )
-        )
+        answers[row[0] - 1].append(LeasedJob._make(row[1:]))
     return answers
 
 

@@ -16,6 +16,12 @@ from atomo_gql.store.database import Database
 from atomo_gql.store.statements import statements
 
 _RANGE = 2_000  # jobs compared in one snapshot
+_PUT = {
+    "records": "rebuild_put_records",
+    "ready": "rebuild_put_ready",
+    "leases": "rebuild_put_leases",
+    "dead": "rebuild_put_dead",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +97,10 @@ async def rebuild(database: Database) -> int:
         BrokenStream: a stream contradicts itself; nothing is changed.
     """
     async with database.connection() as connection, connection.transaction():
-        await connection.execute("LOCK TABLE job_records, ready, leases, events IN ACCESS EXCLUSIVE MODE", timeout=None)
-        await connection.execute("TRUNCATE job_records, ready, leases", timeout=None)
+        await connection.execute(
+            "LOCK TABLE job_records, ready, leases, dead, events IN ACCESS EXCLUSIVE MODE", timeout=None
+        )
+        await connection.execute("TRUNCATE job_records, ready, leases, dead", timeout=None)
         after, made = UUID(int=0), 0
         while found := await connection.fetch(statements()["rebuild_streams"].text, after, _RANGE, timeout=None):
             ids = [row["id"] for row in found]
@@ -105,72 +113,22 @@ async def rebuild(database: Database) -> int:
 
 
 async def _write(connection: Any, folded: list[tuple[Job, list[Any]]]) -> None:
-    records, ready, leases = [], [], []
+    homes: dict[str, list[tuple[object, ...]]] = {name: [] for name in ("records", "ready", "leases", "dead")}
     for job, events in folded:
-        ended = job.status.is_final
-        records.append(
-            (
-                job.id,
-                job.created_at,
-                job.run_at,
-                job.finished_at,
-                job.version if ended else None,
-                job.priority,
-                job.max_attempts,
-                job.attempts if ended else None,
-                job.status.value if ended else None,
-                job.tenant or "",
-                job.queue,
-                job.kind,
-                job.idempotency_key,
-                job.error,
-                job.deliveries if ended else None,
-                job.timeout_secs,
-                job.deadline,
-            )
-        )
+        lane = (job.tenant or "", job.queue)
+        record = (job.id, job.created_at, job.run_at, job.deadline, job.timeout_secs, job.priority, job.max_attempts)
+        homes["records"].append((*record, *lane, job.kind, job.idempotency_key))
+        rest = (*lane, job.kind, job.deliveries, job.timeout_secs, job.deadline, job.error)
         if job.status is JobStatus.QUEUED:
-            ready.append(
-                (
-                    job.id,
-                    job.eligible_at,
-                    job.version,
-                    job.priority,
-                    job.attempts,
-                    job.max_attempts,
-                    job.tenant or "",
-                    job.queue,
-                    job.kind,
-                    job.deliveries,
-                    job.timeout_secs,
-                    job.deadline,
-                )
-            )
+            counts = (job.version, job.priority, job.attempts, job.max_attempts)
+            homes["ready"].append((job.id, job.eligible_at, *counts, *rest))
         elif job.status is JobStatus.LEASED:
-            leases.append(
-                (
-                    job.id,
-                    job.lease_id,
-                    job.worker_id,
-                    job.leased_at,
-                    job.eligible_at,
-                    job.version,
-                    events[-1].data["visibilitySecs"],
-                    job.priority,
-                    job.attempts,
-                    job.max_attempts,
-                    job.tenant or "",
-                    job.queue,
-                    job.kind,
-                    job.deliveries,
-                    job.timeout_secs,
-                    job.deadline,
-                )
-            )
-    for name, values in (
-        ("rebuild_put_records", records),
-        ("rebuild_put_ready", ready),
-        ("rebuild_put_leases", leases),
-    ):
+            lease = (job.id, job.lease_id, job.worker_id, job.leased_at, job.eligible_at, job.version)
+            counts = (events[-1].data["visibilitySecs"], job.priority, job.attempts, job.max_attempts)
+            homes["leases"].append((*lease, *counts, *rest))
+        elif job.status is JobStatus.DEAD:
+            end = (job.id, job.finished_at, job.version, job.attempts, job.deliveries)
+            homes["dead"].append((*end, *lane, job.error))
+    for name, values in homes.items():
         if values:
-            await connection.executemany(statements()[name].text, values, timeout=None)
+            await connection.executemany(statements()[_PUT[name]].text, values, timeout=None)

@@ -5,16 +5,14 @@ in order; None is: the lease is not the current one, or the token does not reach
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from atomo_gql.domain.reports import FailOutcome, Lease
 from atomo_gql.store.database import Database
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRow:
+class ReportRow(NamedTuple):
     """A report on a lease. What the fields below it mean depends on the verb."""
 
     lease: Lease
@@ -26,8 +24,7 @@ class ReportRow:
     retry_after_secs: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The report took effect on a job of that tenant."""
 
     tenant: str | None
@@ -92,7 +89,7 @@ async def _report(database: Database, statement: str, reports: Rows, *columns: A
     return answers
 
 
-def _leases(reports: Rows) -> tuple[list[UUID], list[UUID], list[UUID]]:
+def _leases(reports: Rows) -> tuple[list[str], list[str], list[UUID]]:
     return (
         [r.lease.job_id for r in reports],
         [r.lease.lease_id for r in reports],

@@ -10,14 +10,19 @@ SELECT drop_partition_pair($1::text, $2::timestamptz, $3::timestamptz) AS droppe
 
 -- name: retention_delete(first_id uuid, end_id uuid, succeeded timestamptz, dead timestamptz, most integer) :one
 -- For a day that holds something worth keeping beside what is not: take out the jobs whose time is over, a bounded lot.
-WITH gone AS (
+WITH old AS MATERIALIZED (
+    (SELECT stream_id AS id FROM events
+     WHERE stream_id >= $1::uuid AND stream_id < $2::uuid AND type = 'succeeded' AND at < $3::timestamptz
+     ORDER BY stream_id LIMIT $5::integer)
+    UNION ALL
+    (SELECT id FROM dead WHERE id >= $1 AND id < $2 AND finished_at < $4::timestamptz ORDER BY id LIMIT $5::integer)
+),
+gone AS (
     DELETE FROM job_records WHERE id IN (
-        SELECT id FROM job_records
-        WHERE id >= $1::uuid AND id < $2::uuid
-            AND (outcome = 'succeeded' AND finished_at < $3::timestamptz OR outcome = 'dead' AND finished_at < $4::timestamptz)
-        ORDER BY id LIMIT $5::integer FOR UPDATE SKIP LOCKED)
+        SELECT id FROM job_records WHERE id IN (SELECT id FROM old) ORDER BY id LIMIT $5::integer FOR UPDATE SKIP LOCKED)
     RETURNING id
 ),
+raised AS (DELETE FROM dead AS d USING gone AS g WHERE d.id = g.id),
 forgotten AS (DELETE FROM events AS e USING gone AS g WHERE e.stream_id = g.id),
 unkeyed AS (DELETE FROM idempotency_keys AS k USING gone AS g WHERE k.job_id = g.id)
 SELECT count(*)::integer AS deleted FROM gone;

@@ -3,7 +3,7 @@
 SELECT j.*, e.data -> 'result' AS result
 FROM unnest($1::uuid[]) AS i (id)
 JOIN jobs AS j ON j.id = i.id
-LEFT JOIN events AS e ON e.stream_id = j.id AND e.version = j.version AND j.status = 'succeeded'
+LEFT JOIN events AS e ON e.stream_id = j.id AND e.type = 'succeeded'
 WHERE $2::text IS NULL OR j.tenant = $2;
 
 -- name: job_rows(ids uuid[], tenant text) :many
@@ -21,9 +21,7 @@ WHERE $2::text IS NULL OR j.tenant = $2;
 WITH found AS MATERIALIZED (
     SELECT i.id, CASE $2::text
         WHEN 'payload' THEN (SELECT e.data -> 'payload' FROM events AS e WHERE e.stream_id = i.id AND e.version = 1)
-        WHEN 'result' THEN (SELECT e.data -> 'result' FROM job_records AS j
-                            JOIN events AS e ON e.stream_id = j.id AND e.version = j.version
-                            WHERE j.id = i.id AND j.outcome = 'succeeded')
+        WHEN 'result' THEN (SELECT e.data -> 'result' FROM events AS e WHERE e.stream_id = i.id AND e.type = 'succeeded')
         WHEN 'progress' THEN (SELECT l.progress FROM leases AS l WHERE l.id = i.id) END AS body
     FROM unnest($1::uuid[]) AS i (id)
 ),
@@ -32,34 +30,39 @@ summed AS (SELECT *, sum(size) OVER (ORDER BY id) > $3::bigint AS is_beyond FROM
 SELECT id, CASE WHEN NOT is_beyond THEN body END AS body, size, is_beyond FROM summed;
 
 -- name: job_page(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, error text, above uuid, below uuid, descending boolean, most integer) :many
--- The ids of a page of jobs between two ids, either way round. Each condition may be null. Every status has a place to
--- look: the first arm is for jobs of any, and the others fall away when they are not asked for, because the plan is made
--- for the values at hand (the pool says force_custom_plan).
+-- The ids of a page of jobs between two ids, either way round. Each condition may be null. Every state has a home to look
+-- in, and those that cannot match fall away, because the plan is made for the values at hand (the pool says
+-- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at.
 SELECT id FROM (
     (SELECT j.id FROM job_records AS j
-     WHERE $2::text[] IS NULL AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12)
-        AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz, $8::timestamptz, $9::timestamptz, $10::text)
+     WHERE num_nonnulls($2::text[], $8::timestamptz, $9::timestamptz, $10::text) = 0
+        AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN j.id END DESC, CASE WHEN NOT $13 THEN j.id END LIMIT $14::integer)
     UNION ALL
     (SELECT j.id FROM ready AS r JOIN job_records AS j ON j.id = r.id
-     WHERE 'queued' = ANY ($2::text[]) AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12)
-        AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz, $8::timestamptz, $9::timestamptz, $10::text)
-     ORDER BY CASE WHEN $13::boolean THEN j.id END DESC, CASE WHEN NOT $13 THEN j.id END LIMIT $14::integer)
+     WHERE ('queued' = ANY ($2::text[]) OR $2 IS NULL AND $10::text IS NOT NULL) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
+        AND ($10 IS NULL OR r.error IS NOT NULL AND end_matches(NULL, r.error, NULL, NULL, $10))
+        AND ($11::uuid IS NULL OR r.id > $11) AND ($12::uuid IS NULL OR r.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
+     ORDER BY CASE WHEN $13::boolean THEN r.id END DESC, CASE WHEN NOT $13 THEN r.id END LIMIT $14::integer)
     UNION ALL
     (SELECT j.id FROM leases AS l JOIN job_records AS j ON j.id = l.id
-     WHERE 'leased' = ANY ($2::text[]) AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12)
-        AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz, $8::timestamptz, $9::timestamptz, $10::text)
-     ORDER BY CASE WHEN $13::boolean THEN j.id END DESC, CASE WHEN NOT $13 THEN j.id END LIMIT $14::integer)
+     WHERE ('leased' = ANY ($2::text[]) OR $2 IS NULL AND $10::text IS NOT NULL) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
+        AND end_matches(NULL, l.error, NULL, NULL, $10)
+        AND ($11::uuid IS NULL OR l.id > $11) AND ($12::uuid IS NULL OR l.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
+     ORDER BY CASE WHEN $13::boolean THEN l.id END DESC, CASE WHEN NOT $13 THEN l.id END LIMIT $14::integer)
     UNION ALL
-    (SELECT j.id FROM job_records AS j
-     WHERE 'succeeded' = ANY ($2::text[]) AND j.outcome = 'succeeded' AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12)
-        AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz, $8::timestamptz, $9::timestamptz, $10::text)
-     ORDER BY CASE WHEN $13::boolean THEN j.id END DESC, CASE WHEN NOT $13 THEN j.id END LIMIT $14::integer)
+    (SELECT j.id FROM events AS s JOIN job_records AS j ON j.id = s.stream_id
+     WHERE s.type = 'succeeded' AND $10::text IS NULL
+        AND ('succeeded' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
+        AND end_matches(s.at, NULL, $8, $9, NULL) AND ($9 IS NULL OR s.stream_id < first_id_at($9 + interval '1 hour'))
+        AND ($11::uuid IS NULL OR s.stream_id > $11) AND ($12::uuid IS NULL OR s.stream_id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
+     ORDER BY CASE WHEN $13::boolean THEN s.stream_id END DESC, CASE WHEN NOT $13 THEN s.stream_id END LIMIT $14::integer)
     UNION ALL
-    (SELECT j.id FROM job_records AS j
-     WHERE 'dead' = ANY ($2::text[]) AND j.outcome = 'dead' AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12)
-        AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz, $8::timestamptz, $9::timestamptz, $10::text)
-     ORDER BY CASE WHEN $13::boolean THEN j.id END DESC, CASE WHEN NOT $13 THEN j.id END LIMIT $14::integer)
+    (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
+     WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz, $10::text) > 0)
+        AND end_matches(d.finished_at, d.error, $8, $9, $10)
+        AND ($11::uuid IS NULL OR d.id > $11) AND ($12::uuid IS NULL OR d.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
+     ORDER BY CASE WHEN $13::boolean THEN d.id END DESC, CASE WHEN NOT $13 THEN d.id END LIMIT $14::integer)
 ) AS f
 ORDER BY CASE WHEN $13::boolean THEN id END DESC, CASE WHEN NOT $13 THEN id END LIMIT $14::integer;
 

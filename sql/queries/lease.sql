@@ -1,5 +1,5 @@
 -- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[]) :many
--- One row per leased job. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose
+-- One row per leased job: the request's number, and the fields of domain.jobs.LeasedJob in their order. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose
 -- scope_rows is n ('*': any), its kinds the kind_names whose kind_rows is n (none: any). Requests are served in order,
 -- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
 -- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
@@ -25,15 +25,16 @@ taken AS MATERIALIZED (
     WHERE NOT a.is_repeated
 ),
 claimed AS (
-    INSERT INTO lease_requests (worker_id, request_id, expires_at)
-    SELECT DISTINCT worker_id, request_id, statement_timestamp() + make_interval(secs => greatest(visibility, 600))
-    FROM taken WHERE request_id IS NOT NULL
+    INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
+    SELECT worker_id, request_id, statement_timestamp() + make_interval(secs => greatest(visibility, 600)),
+        array_agg(id), array_agg(lease_id)
+    FROM taken WHERE request_id IS NOT NULL GROUP BY worker_id, request_id, visibility
 ),
 leased AS (
     INSERT INTO leases (id, lease_id, worker_id, leased_at, expires_at, eligible_at, version, visibility_secs, priority,
-                        attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs, deadline, request_id)
+                        attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs, deadline, error)
     SELECT id, lease_id, worker_id, leased_at, expires_at, eligible_at, version + 1, visibility, priority, attempts + 1,
-           max_attempts, tenant, queue, kind, deliveries + 1, timeout_secs, deadline, request_id
+           max_attempts, tenant, queue, kind, deliveries + 1, timeout_secs, deadline, error
     FROM taken
 ),
 logged AS (
@@ -49,10 +50,16 @@ given AS (
     UNION ALL
     SELECT a.request, l.id, l.lease_id, l.attempt, l.max_attempts, l.deliveries, l.queue, l.kind, l.priority,
         l.eligible_at, l.leased_at, l.expires_at, l.timeout_secs, l.deadline, l.tenant
-    FROM asked AS a JOIN leases AS l ON l.worker_id = a.worker_id AND l.request_id = a.request_id
+    FROM asked AS a
+    CROSS JOIN LATERAL (  -- with limits, so that no plan begins at the leases
+        SELECT * FROM lease_requests AS q WHERE q.worker_id = a.worker_id AND q.request_id = a.request_id LIMIT 1) AS q
+    CROSS JOIN LATERAL unnest(q.job_ids, q.lease_ids) AS g (id, lease_id)
+    CROSS JOIN LATERAL (SELECT * FROM leases AS l WHERE l.id = g.id AND l.lease_id = g.lease_id LIMIT 1) AS l
     WHERE a.is_repeated
 )
-SELECT g.*, (e.data -> 'payload')::text AS payload, e.at AS created_at, e.trace
+SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kind, (e.data -> 'payload')::text AS payload,
+    g.attempt, g.max_attempts, g.deliveries, g.priority, e.at AS created_at, g.leased_at, g.expires_at AS lease_expires_at,
+    g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant
 FROM given AS g
 CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e
 ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;
@@ -61,8 +68,8 @@ ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;
 -- These requests were answered with nothing, and nothing shall be leased for them any more. Answers the ordinals of
 -- those that were open until now; for the others somebody has leased meanwhile.
 WITH closed AS (
-    INSERT INTO lease_requests (worker_id, request_id, expires_at)
-    SELECT i.worker_id, i.request_id, statement_timestamp() + make_interval(secs => greatest(i.visibility, 600))
+    INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
+    SELECT i.worker_id, i.request_id, statement_timestamp() + make_interval(secs => greatest(i.visibility, 600)), '{}', '{}'
     FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS i (worker_id, request_id, visibility)
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING

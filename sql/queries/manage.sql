@@ -3,31 +3,34 @@
 -- name: job_retry(ids uuid[], tenant text, actor text, trace text) :many
 -- Dead jobs of the tenant ('': those without one; null: anybody's) are queued again, with all their attempts before
 -- them; a deadline that has passed counts no longer. Answers those that were; others are passed over.
-WITH dead AS MATERIALIZED (
-    SELECT * FROM job_records
-    WHERE id = ANY ($1::uuid[]) AND outcome = 'dead' AND ($2::text IS NULL OR tenant = $2)
-    ORDER BY id FOR UPDATE
+WITH raised AS (
+    DELETE FROM dead AS d USING (
+        SELECT id FROM dead WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2) ORDER BY id FOR UPDATE) AS w
+    WHERE d.id = w.id
+    RETURNING d.*
+),
+again AS MATERIALIZED (
+    SELECT r.*, j.kind, j.priority, j.max_attempts, j.timeout_secs, j.deadline
+    FROM raised AS r JOIN job_records AS j ON j.id = r.id
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
     SELECT id, version + 1, statement_timestamp(), 'Job', 'retried', tenant, $3::text, $4::text,
            jsonb_build_object('attempts', attempts)
-    FROM dead
+    FROM again
 ),
 queued AS (
     INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
-                       timeout_secs, deadline)
+                       timeout_secs, deadline, error)
     SELECT id, statement_timestamp(), version + 1, priority, 0, max_attempts, tenant, queue, kind, 0, timeout_secs,
-           CASE WHEN deadline > statement_timestamp() THEN deadline END
-    FROM dead
+           CASE WHEN deadline > statement_timestamp() THEN deadline END, error
+    FROM again
 ),
-recorded AS (
-    UPDATE job_records AS j
-    SET outcome = NULL, finished_at = NULL, version = NULL, attempts = NULL, deliveries = NULL,
-        deadline = CASE WHEN d.deadline > statement_timestamp() THEN d.deadline END
-    FROM dead AS d WHERE j.id = d.id
+released AS (
+    UPDATE job_records AS j SET deadline = NULL
+    FROM again AS a WHERE j.id = a.id AND a.deadline <= statement_timestamp()
 )
-SELECT id, tenant, queue FROM dead;
+SELECT id, tenant, queue FROM again;
 
 -- name: job_cancel(ids uuid[], tenant text, actor text, trace text, error text) :many
 -- Jobs of the tenant (as above) that are queued or leased are dead, with that error. A worker that has one is told with
@@ -51,11 +54,9 @@ logged AS (
            jsonb_build_object('error', $5::text, 'attempt', attempts, 'leaseId', lease_id)
     FROM ended
 ),
-recorded AS (
-    UPDATE job_records AS j
-    SET outcome = 'dead', finished_at = statement_timestamp(), version = e.version + 1, attempts = e.attempts,
-        deliveries = e.deliveries, error = $5::text
-    FROM ended AS e WHERE j.id = e.id
+buried AS (
+    INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+    SELECT id, statement_timestamp(), version + 1, attempts, deliveries, tenant, queue, $5::text FROM ended
 )
 SELECT id, tenant, queue FROM ended;
 

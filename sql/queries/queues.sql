@@ -31,8 +31,8 @@ CROSS JOIN LATERAL (
     WHERE l.queue = n.queue AND ($1::text IS NULL OR l.tenant = $1)) AS held
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS dead FROM (
-        SELECT FROM job_records AS j
-        WHERE j.queue = n.queue AND j.outcome = 'dead' AND ($1::text IS NULL OR j.tenant = $1) LIMIT $3::integer) AS d) AS dead
+        SELECT FROM dead AS d
+        WHERE d.queue = n.queue AND ($1::text IS NULL OR d.tenant = $1) LIMIT $3::integer) AS d) AS dead
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(a.enqueued), 0)::integer AS enqueued, coalesce(sum(a.leased), 0)::integer AS leased,
         coalesce(sum(a.succeeded), 0)::integer AS succeeded, coalesce(sum(a.failed), 0)::integer AS failed

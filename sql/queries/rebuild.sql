@@ -20,25 +20,29 @@ SELECT stream_id AS id FROM events WHERE stream_id > $1::uuid AND version = 1 AN
 -- name: rebuild_jobs(ids uuid[]) :many
 SELECT j.*, e.data -> 'result' AS result
 FROM jobs AS j
-LEFT JOIN events AS e ON e.stream_id = j.id AND e.version = j.version AND j.status = 'succeeded'
+LEFT JOIN events AS e ON e.stream_id = j.id AND e.type = 'succeeded'
 WHERE j.id = ANY ($1::uuid[]);
 
 -- name: rebuild_events(ids uuid[]) :many
 SELECT stream_id, position, xid::text::bigint AS xid, at, version, stream::text, type::text, tenant, actor, trace, data
 FROM events WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version;
 
--- name: rebuild_put_records(id uuid, created_at timestamptz, run_at timestamptz, finished_at timestamptz, version integer, priority smallint, max_attempts smallint, attempts smallint, outcome text, tenant text, queue text, kind text, idempotency_key text, error text, deliveries smallint, timeout_secs integer, deadline timestamptz) :one
-INSERT INTO job_records (id, created_at, run_at, finished_at, version, priority, max_attempts, attempts, outcome, tenant,
-                         queue, kind, idempotency_key, error, deliveries, timeout_secs, deadline)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::job_outcome, $10, $11, $12, $13, $14, $15, $16, $17);
+-- name: rebuild_put_records(id uuid, created_at timestamptz, run_at timestamptz, deadline timestamptz, timeout_secs integer, priority smallint, max_attempts smallint, tenant text, queue text, kind text, idempotency_key text) :one
+INSERT INTO job_records (id, created_at, run_at, deadline, timeout_secs, priority, max_attempts, tenant, queue, kind,
+                         idempotency_key)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
--- name: rebuild_put_ready(id uuid, eligible_at timestamptz, version integer, priority smallint, attempts smallint, max_attempts smallint, tenant text, queue text, kind text, deliveries smallint, timeout_secs integer, deadline timestamptz) :one
+-- name: rebuild_put_dead(id uuid, finished_at timestamptz, version integer, attempts smallint, deliveries smallint, tenant text, queue text, error text) :one
+INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: rebuild_put_ready(id uuid, eligible_at timestamptz, version integer, priority smallint, attempts smallint, max_attempts smallint, tenant text, queue text, kind text, deliveries smallint, timeout_secs integer, deadline timestamptz, error text) :one
 INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
-                   timeout_secs, deadline)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+                   timeout_secs, deadline, error)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 
--- name: rebuild_put_leases(id uuid, lease_id uuid, worker_id uuid, leased_at timestamptz, eligible_at timestamptz, version integer, visibility_secs integer, priority smallint, attempt smallint, max_attempts smallint, tenant text, queue text, kind text, deliveries smallint, timeout_secs integer, deadline timestamptz) :one
+-- name: rebuild_put_leases(id uuid, lease_id uuid, worker_id uuid, leased_at timestamptz, eligible_at timestamptz, version integer, visibility_secs integer, priority smallint, attempt smallint, max_attempts smallint, tenant text, queue text, kind text, deliveries smallint, timeout_secs integer, deadline timestamptz, error text) :one
 INSERT INTO leases (id, lease_id, worker_id, leased_at, expires_at, eligible_at, version, visibility_secs, priority,
-                    attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs, deadline)
+                    attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs, deadline, error)
 VALUES ($1, $2, $3, $4, statement_timestamp() + make_interval(secs => $7::integer), $5, $6, $7::integer, $8, $9, $10, $11,
-        $12, $13, $14, $15, $16);
+        $12, $13, $14, $15, $16, $17);

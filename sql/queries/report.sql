@@ -30,7 +30,7 @@ SELECT h.ord, m.tenant, m.attempt FROM held AS h JOIN moved AS m ON m.id = h.id;
 -- name: job_complete(ids uuid[], lease_ids uuid[], worker_ids uuid[], results jsonb[]) :many
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
 ended AS (
-    DELETE FROM leases AS l USING held AS h WHERE l.id = h.id
+    DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
     RETURNING h.ord, l.*
 ),
 logged AS (
@@ -38,12 +38,6 @@ logged AS (
     SELECT id, version + 1, statement_timestamp(), 'Job', 'succeeded', tenant, 'worker:' || ($3::uuid[])[ord],
            jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'result', ($4::jsonb[])[ord])
     FROM ended
-),
-recorded AS (
-    UPDATE job_records AS j
-    SET outcome = 'succeeded', finished_at = statement_timestamp(), version = e.version + 1, attempts = e.attempt,
-        deliveries = e.deliveries, error = NULL
-    FROM ended AS e WHERE j.id = e.id
 )
 SELECT ord, tenant, queue FROM ended;
 
@@ -52,16 +46,16 @@ SELECT ord, tenant, queue FROM ended;
 -- not come back together. delay_secs is that wait without its jitter; null: the job is dead.
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
 ended AS (
-    DELETE FROM leases AS l USING held AS h WHERE l.id = h.id
+    DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
     RETURNING h.ord, l.*
 ),
 timed AS (
-    SELECT *, ($4::text[])[ord] AS error,
+    SELECT ended.*, ($4::text[])[ord] AS said,
         coalesce(($6::integer[])[ord], least(5 * 2 ^ least(attempt - 1, 12), 3600)::integer) AS wait_secs
     FROM ended
 ),
 judged AS MATERIALIZED (
-    SELECT *, CASE WHEN reason IS NULL THEN wait_secs END AS delay_secs, error || CASE WHEN reason = 'deadline_passed'
+    SELECT *, CASE WHEN reason IS NULL THEN wait_secs END AS delay_secs, said || CASE WHEN reason = 'deadline_passed'
             THEN format(' (not retried: its deadline comes before a retry in %s s)', wait_secs) ELSE '' END AS told,
         statement_timestamp() + make_interval(secs => wait_secs * (1 + random() / 10)) AS retry_at
     FROM (
@@ -83,20 +77,15 @@ logged AS (
 ),
 queued AS (
     INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
-                       timeout_secs, deadline)
+                       timeout_secs, deadline, error)
     SELECT id, retry_at, version + 1, priority, attempt, max_attempts, tenant, queue, kind, deliveries, timeout_secs,
-           deadline
+           deadline, told
     FROM judged WHERE reason IS NULL
 ),
-recorded AS (
-    UPDATE job_records AS j
-    SET error = d.told,
-        outcome = CASE WHEN d.reason IS NOT NULL THEN 'dead'::job_outcome END,
-        finished_at = CASE WHEN d.reason IS NOT NULL THEN statement_timestamp() END,
-        version = CASE WHEN d.reason IS NOT NULL THEN d.version + 1 END,
-        attempts = CASE WHEN d.reason IS NOT NULL THEN d.attempt END,
-        deliveries = CASE WHEN d.reason IS NOT NULL THEN d.deliveries END
-    FROM judged AS d WHERE j.id = d.id
+buried AS (
+    INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+    SELECT id, statement_timestamp(), version + 1, attempt, deliveries, tenant, queue, told
+    FROM judged WHERE reason IS NOT NULL
 )
 SELECT ord, tenant, queue, delay_secs FROM judged;
 
@@ -105,7 +94,7 @@ SELECT ord, tenant, queue, delay_secs FROM judged;
 -- leased more often than its attempts and so many spare ones is poison, and dead.
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
 ended AS (
-    DELETE FROM leases AS l USING held AS h WHERE l.id = h.id
+    DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
     RETURNING h.ord, l.*
 ),
 judged AS MATERIALIZED (
@@ -124,16 +113,15 @@ logged AS (
 ),
 queued AS (
     INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
-                       timeout_secs, deadline)
+                       timeout_secs, deadline, error)
     SELECT id, eligible_at, version + 1, priority, attempt - 1, max_attempts, tenant, queue, kind, deliveries,
-           timeout_secs, deadline
+           timeout_secs, deadline, error
     FROM judged WHERE poison IS NULL
 ),
-recorded AS (
-    UPDATE job_records AS j
-    SET error = d.poison, outcome = 'dead', finished_at = statement_timestamp(), version = d.version + 1,
-        attempts = d.attempt, deliveries = d.deliveries
-    FROM judged AS d WHERE j.id = d.id AND d.poison IS NOT NULL
+buried AS (
+    INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+    SELECT id, statement_timestamp(), version + 1, attempt, deliveries, tenant, queue, poison
+    FROM judged WHERE poison IS NOT NULL
 )
 SELECT ord, tenant, queue, poison IS NOT NULL AS is_dead FROM judged;
 

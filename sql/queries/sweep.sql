@@ -15,32 +15,27 @@ ended AS (
              THEN format('timed out: attempt %s was not reported within the %s s it may take', l.attempt, l.timeout_secs)
              WHEN l.expires_at >= l.deadline
              THEN format('deadline passed: attempt %s was not reported by then', l.attempt)
-             ELSE format('lease expired: attempt %s was not reported within %s s', l.attempt, l.visibility_secs) END AS error
+             ELSE format('lease expired: attempt %s was not reported within %s s', l.attempt, l.visibility_secs) END AS told
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
     SELECT id, version + 1, statement_timestamp(), 'Job', CASE WHEN reason IS NULL THEN 'reclaimed' ELSE 'dead' END::event_type,
            tenant, 'system:sweeper',
-           jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'workerId', worker_id, 'error', error)
+           jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'workerId', worker_id, 'error', told)
            || CASE WHEN reason IS NULL THEN '{}' ELSE jsonb_build_object('reason', reason) END
     FROM ended
 ),
 queued AS (
     INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
-                       timeout_secs, deadline)
+                       timeout_secs, deadline, error)
     SELECT id, statement_timestamp(), version + 1, priority, attempt, max_attempts, tenant, queue, kind, deliveries,
-           timeout_secs, deadline
+           timeout_secs, deadline, told
     FROM ended WHERE reason IS NULL
 ),
-recorded AS (
-    UPDATE job_records AS j
-    SET error = e.error,
-        outcome = CASE WHEN e.reason IS NOT NULL THEN 'dead'::job_outcome END,
-        finished_at = CASE WHEN e.reason IS NOT NULL THEN statement_timestamp() END,
-        version = CASE WHEN e.reason IS NOT NULL THEN e.version + 1 END,
-        attempts = CASE WHEN e.reason IS NOT NULL THEN e.attempt END,
-        deliveries = CASE WHEN e.reason IS NOT NULL THEN e.deliveries END
-    FROM ended AS e WHERE j.id = e.id
+buried AS (
+    INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+    SELECT id, statement_timestamp(), version + 1, attempt, deliveries, tenant, queue, told
+    FROM ended WHERE reason IS NOT NULL
 )
 SELECT id, tenant, queue, reason IS NOT NULL AS is_dead FROM ended;
 
@@ -52,19 +47,17 @@ WITH overdue AS MATERIALIZED (
 ),
 ended AS (
     DELETE FROM ready AS r USING overdue AS o WHERE r.id = o.id
-    RETURNING r.*, 'deadline passed: the job was not done by then' AS error
+    RETURNING r.*, 'deadline passed: the job was not done by then' AS told
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
     SELECT id, version + 1, statement_timestamp(), 'Job', 'dead', tenant, 'system:sweeper',
-           jsonb_build_object('attempt', attempts, 'error', error, 'reason', 'deadline_passed')
+           jsonb_build_object('attempt', attempts, 'error', told, 'reason', 'deadline_passed')
     FROM ended
 ),
-recorded AS (
-    UPDATE job_records AS j
-    SET error = e.error, outcome = 'dead', finished_at = statement_timestamp(), version = e.version + 1,
-        attempts = e.attempts, deliveries = e.deliveries
-    FROM ended AS e WHERE j.id = e.id
+buried AS (
+    INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+    SELECT id, statement_timestamp(), version + 1, attempts, deliveries, tenant, queue, told FROM ended
 )
 SELECT id, tenant, queue, true AS is_dead FROM ended;
 

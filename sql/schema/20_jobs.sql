@@ -1,41 +1,46 @@
--- The projection of the job streams, in three tables: a job's home tells its state.
+-- The projection of the job streams: a job's home tells its state.
 --
 --   ready        queued: one narrow row per job that waits for a worker, for its time or for its retry
 --   leases       leased: one narrow row per job that is with a worker
---   job_records  every job: what was enqueued, and, once it has ended, how
+--   dead         dead: one row per dead letter
+--   (none)       succeeded: its last event says how, and is the only thing that a success writes
+--   job_records  every job: what was enqueued, written once
 --
--- The hot two stay as small as the work at hand however long the history grows, and dispatch reads nothing else. The
--- wide row is written twice in a job's life: when it is enqueued and when it ends. Payload and result are in no row of
--- the projection at all: each is kept once, in its event.
-
-CREATE TYPE job_outcome AS ENUM ('succeeded', 'dead');
+-- The hot two stay as small as the work at hand however long the history grows, and dispatch reads nothing else. Nothing
+-- that grows is ever rewritten. Payload and result are in no row of the projection at all: each is kept once, in its event.
 
 CREATE TABLE job_records (
     id              uuid NOT NULL PRIMARY KEY,
     created_at      timestamptz NOT NULL,
     run_at          timestamptz,           -- as asked by the caller
-    finished_at     timestamptz,
-    version         integer,               -- of the event that ended it; null while it lives
     priority        smallint NOT NULL,
     max_attempts    smallint NOT NULL,
-    attempts        smallint,              -- used when it ended; while it lives they are counted in ready and leases
-    outcome         job_outcome,           -- null while it lives
     tenant          text COLLATE "C" NOT NULL,
     queue           text COLLATE "C" NOT NULL,
     kind            text COLLATE "C" NOT NULL,
     idempotency_key text,
-    error           text,                  -- of the last attempt that failed; null again after a success
-    deliveries      smallint,              -- leases given by when it ended, those handed back too; null while it lives
     timeout_secs    integer,               -- how long one attempt may take
-    deadline        timestamptz            -- from when it is not worth doing any more
+    deadline        timestamptz            -- from when it is not worth doing any more; gone when it is retried after it
 ) PARTITION BY RANGE (id);
 
 CREATE INDEX job_records_by_queue ON job_records (queue, id);                      -- job_page
 CREATE INDEX job_records_by_tenant ON job_records (tenant, id) WHERE tenant <> ''; -- job_page
 CREATE INDEX job_records_by_kind ON job_records (kind, id);                        -- job_page
-CREATE INDEX job_records_dead ON job_records (id) WHERE outcome = 'dead';          -- job_page
-CREATE INDEX job_records_dead_by_queue ON job_records (queue, id) WHERE outcome = 'dead'; -- queue_stats
-CREATE INDEX job_records_failed ON job_records (id) WHERE error IS NOT NULL;       -- job_page, by the error's text
+
+CREATE INDEX events_of_success ON events (stream_id) WHERE type = 'succeeded';     -- jobs, job_page
+
+CREATE TABLE dead (
+    id          uuid NOT NULL PRIMARY KEY,  -- job_page, in its order
+    finished_at timestamptz NOT NULL,
+    version     integer NOT NULL,           -- of the event that ended it
+    attempts    smallint NOT NULL,
+    deliveries  smallint NOT NULL,          -- leases given, those handed back too
+    tenant      text COLLATE "C" NOT NULL,
+    queue       text COLLATE "C" NOT NULL,
+    error       text NOT NULL
+);
+
+CREATE INDEX dead_by_queue ON dead (queue, tenant, id);  -- queue_stats, job_page
 
 CREATE TABLE ready (
     id           uuid NOT NULL PRIMARY KEY,
@@ -49,7 +54,8 @@ CREATE TABLE ready (
     kind         text COLLATE "C" NOT NULL,
     deliveries   smallint NOT NULL,        -- leases given so far; attempts and those handed back
     timeout_secs integer,
-    deadline     timestamptz
+    deadline     timestamptz,
+    error        text                      -- of the last attempt that failed
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 -- One index for each way a lease asks (40_dispatch.sql). Within a queue and a priority the rows that are due come first,
@@ -62,6 +68,7 @@ CREATE INDEX ready_by_priority ON ready ((priority::integer) DESC, eligible_at, 
 CREATE INDEX ready_by_kind ON ready (queue, kind, tenant, priority DESC, eligible_at, id);
 
 CREATE INDEX ready_by_deadline ON ready (deadline) WHERE deadline IS NOT NULL;  -- job_overdue
+CREATE INDEX ready_failed ON ready (id) WHERE error IS NOT NULL;                -- job_page, by the error's text
 
 CREATE TABLE leases (
     id              uuid NOT NULL PRIMARY KEY,
@@ -82,10 +89,8 @@ CREATE TABLE leases (
     deliveries      smallint NOT NULL,     -- this one included
     timeout_secs    integer,
     deadline        timestamptz,
-    request_id      text                   -- of the request that it answered
+    error           text
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-
-CREATE INDEX leases_by_request ON leases (worker_id, request_id) WHERE request_id IS NOT NULL;  -- job_lease
 
 -- Lease requests that were answered, so that the same one again gets the same leases, and no others, long after those
 -- have ended. Kept as long as the leases it gave could live unattended, and ten minutes at least.
@@ -93,6 +98,8 @@ CREATE TABLE lease_requests (
     worker_id  uuid NOT NULL,
     request_id text NOT NULL,
     expires_at timestamptz NOT NULL,
+    job_ids    uuid[] NOT NULL,
+    lease_ids  uuid[] NOT NULL,  -- of those, in the same order
     PRIMARY KEY (worker_id, request_id)
 );
 
@@ -125,7 +132,7 @@ $$;
 -- Whether a job is one of those asked for; every condition may be null. Inlined into the queries, so that what is null
 -- vanishes and what is not can use an index. An id is made a little after its job's created_at; an hour is plenty.
 CREATE FUNCTION job_matches(j job_records, tenant text, queue text, kind text, key text, created_from timestamptz,
-                            created_to timestamptz, finished_from timestamptz, finished_to timestamptz, error text)
+                            created_to timestamptz)
 RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT ($2 IS NULL OR j.tenant = $2)
         AND ($3 IS NULL OR j.queue = $3)
@@ -133,37 +140,47 @@ RETURNS boolean LANGUAGE sql STABLE AS $$
         AND ($5 IS NULL OR j.id = ANY (job_ids_of_key($5)))
         AND ($6 IS NULL OR j.created_at >= $6 AND j.id >= first_id_at($6))
         AND ($7 IS NULL OR j.created_at < $7 AND j.id < first_id_at($7 + interval '1 hour'))
-        AND ($8 IS NULL OR j.finished_at >= $8)
-        AND ($9 IS NULL OR j.finished_at < $9)
-        AND ($10 IS NULL OR j.error IS NOT NULL AND position(lower($10) IN lower(j.error)) > 0)
 $$;
 
--- The projection in one piece, a row per job: what queries read, and what a rebuild compares, column for column.
+-- The same of how it ended, and of the text of its error.
+CREATE FUNCTION end_matches(finished_at timestamptz, error text, finished_from timestamptz, finished_to timestamptz, part text)
+RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT ($3 IS NULL OR $1 >= $3) AND ($4 IS NULL OR $1 < $4) AND ($5 IS NULL OR position(lower($5) IN lower($2)) > 0)
+$$;
+
+-- The projection in one piece, a row per job: what queries read, and what a rebuild compares, column for column. The
+-- lease under which a job ended is the event before its end.
 CREATE VIEW jobs AS
 SELECT
     j.id,
     j.tenant,
     j.queue,
     j.kind,
-    CASE WHEN j.outcome IS NOT NULL THEN j.outcome::text WHEN l.id IS NOT NULL THEN 'leased' ELSE 'queued' END AS status,
+    CASE WHEN r.id IS NOT NULL THEN 'queued' WHEN l.id IS NOT NULL THEN 'leased' WHEN d.id IS NOT NULL THEN 'dead'
+         ELSE 'succeeded' END AS status,
     j.priority,
-    coalesce(j.attempts, l.attempt, r.attempts) AS attempts,
+    coalesce(r.attempts, l.attempt, d.attempts, (s.data ->> 'attempt')::smallint) AS attempts,
     j.max_attempts,
     j.run_at,
     j.created_at,
     coalesce(r.eligible_at, l.eligible_at) AS eligible_at,
-    l.leased_at,
+    coalesce(l.leased_at, h.at) AS leased_at,
     l.lease_id,
     l.expires_at AS lease_expires_at,
-    l.worker_id,
-    j.finished_at,
-    coalesce(j.version, l.version, r.version) AS version,
+    coalesce(l.worker_id, substr(h.actor, 8)::uuid) AS worker_id,
+    coalesce(d.finished_at, s.at) AS finished_at,
+    coalesce(r.version, l.version, d.version, s.version) AS version,
     j.idempotency_key,
-    j.error,
+    coalesce(r.error, l.error, d.error) AS error,
     l.progress,
-    coalesce(j.deliveries, l.deliveries, r.deliveries, j.attempts) AS deliveries,
+    coalesce(r.deliveries, l.deliveries, d.deliveries, (
+        SELECT count(*)::smallint FROM events AS e WHERE e.stream_id = s.stream_id AND e.type = 'leased' AND e.version > coalesce((
+            SELECT max(x.version) FROM events AS x WHERE x.stream_id = s.stream_id AND x.type = 'retried'), 0))) AS deliveries,
     j.timeout_secs,
     j.deadline
 FROM job_records AS j
 LEFT JOIN ready AS r ON r.id = j.id
-LEFT JOIN leases AS l ON l.id = j.id;
+LEFT JOIN leases AS l ON l.id = j.id
+LEFT JOIN dead AS d ON d.id = j.id
+LEFT JOIN events AS s ON s.stream_id = j.id AND s.type = 'succeeded'
+LEFT JOIN events AS h ON h.stream_id = j.id AND h.type = 'leased' AND h.version = coalesce(d.version, s.version) - 1;

@@ -61,6 +61,7 @@ DECLARE
     v_left integer := p_count;
     v_taken integer;
     v_candidates uuid[];
+    v_held tid[];  -- locked by us, so that they stay where they are
 BEGIN
     SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
     IF p_kinds IS NOT NULL THEN
@@ -78,14 +79,14 @@ BEGIN
                     ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
         ELSIF p_queues IS NULL THEN
-            v_candidates := ARRAY(
-                SELECT r.id FROM ready AS r
+            v_held := ARRAY(
+                SELECT r.ctid FROM ready AS r
                 WHERE r.priority::integer = v_priority AND r.eligible_at <= v_now
                     AND (r.deadline IS NULL OR r.deadline > v_now)
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
         ELSIF p_tenant IS NULL AND cardinality(p_queues) = 1 THEN
-            v_candidates := ARRAY(
-                SELECT r.id FROM ready AS r
+            v_held := ARRAY(
+                SELECT r.ctid FROM ready AS r
                 WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at <= v_now
                     AND (r.deadline IS NULL OR r.deadline > v_now)
                     AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
@@ -108,12 +109,13 @@ BEGIN
                     ORDER BY r.eligible_at, r.id LIMIT v_left + v_slack) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_left + v_slack);
         END IF;
-        RETURN QUERY
-            WITH locked AS MATERIALIZED (
-                SELECT r.id FROM unnest(v_candidates) AS c (id) CROSS JOIN LATERAL (
-                    SELECT w.id FROM ready AS w WHERE w.id = c.id FOR UPDATE SKIP LOCKED) AS r
-                LIMIT v_left)
-            DELETE FROM ready AS r USING locked AS l WHERE r.id = l.id RETURNING r.*;
+        IF v_candidates IS NOT NULL THEN
+            v_held := ARRAY(
+                SELECT r.ctid FROM unnest(v_candidates) AS c (id) CROSS JOIN LATERAL (
+                    SELECT w.ctid FROM ready AS w WHERE w.id = c.id FOR UPDATE SKIP LOCKED) AS r
+                LIMIT v_left);
+        END IF;
+        RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
     END LOOP;
@@ -210,13 +212,14 @@ BEGIN
 END $$;
 
 -- Lock the leases that the callers really hold, in one order for all, so that two batches never wait for each other in
--- a ring. A lease is held when its id is the current one and the worker's token lives and covers the job.
+-- a ring. A lease is held when its id is the current one and the worker's token lives and covers the job. `place` is its
+-- row's, which stays there while it is locked.
 CREATE FUNCTION hold_leases(p_ids uuid[], p_lease_ids uuid[], p_worker_ids uuid[])
-RETURNS TABLE (ord integer, id uuid) LANGUAGE plpgsql VOLATILE
+RETURNS TABLE (ord integer, id uuid, place tid) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
-        SELECT i.ord::integer, l.id
+        SELECT i.ord::integer, l.id, l.ctid
         FROM unnest(p_ids, p_lease_ids, p_worker_ids) WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
         JOIN leases AS l ON l.id = i.id AND l.lease_id = i.lease_id
         JOIN worker_tokens AS t ON t.id = i.worker_id

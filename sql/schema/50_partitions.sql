@@ -19,8 +19,7 @@ BEGIN
         FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
             v_name := v_parent || '_' || to_char(v_day AT TIME ZONE 'UTC', 'YYYYMMDD');
             CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
-            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL) WITH (fillfactor = %s)', v_name, v_parent,
-                           CASE v_parent WHEN 'job_records' THEN 80 ELSE 100 END);
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', v_name, v_parent);
             EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', v_parent, v_name,
                            first_id_at(v_day), first_id_at(v_day + interval '1 day'));
             v_made := v_made + 1;
@@ -47,17 +46,24 @@ CREATE FUNCTION drop_partition_pair(p_day text, p_succeeded timestamptz, p_dead 
 LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
 DECLARE
     v_kept boolean;
+    v_first uuid;
+    v_end uuid;
 BEGIN
-    EXECUTE format(
-        'SELECT EXISTS (SELECT FROM %I WHERE outcome IS NULL
-            OR outcome = ''succeeded'' AND ($1 IS NULL OR finished_at >= $1)
-            OR outcome = ''dead'' AND ($2 IS NULL OR finished_at >= $2))', 'job_records_' || p_day)
-        INTO v_kept USING p_succeeded, p_dead;
+    SELECT p.first_id, p.end_id INTO v_first, v_end FROM partition_days AS p WHERE p.day = p_day;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE type = ''succeeded'' AND ($1 IS NULL OR at >= $1))', 'events_' || p_day)
+        INTO v_kept USING p_succeeded;
+    v_kept := v_kept OR EXISTS (SELECT FROM ready WHERE id >= v_first AND id < v_end)
+        OR EXISTS (SELECT FROM leases WHERE id >= v_first AND id < v_end)
+        OR EXISTS (SELECT FROM dead WHERE id >= v_first AND id < v_end AND (p_dead IS NULL OR finished_at >= p_dead));
     IF v_kept THEN
         RETURN false;
     END IF;
     EXECUTE format('ALTER TABLE events DETACH PARTITION %I', 'events_' || p_day);
+    IF EXISTS (SELECT FROM ready WHERE id >= v_first AND id < v_end) THEN  -- retried by hand while we waited for the table
+        RAISE lock_not_available USING MESSAGE = 'a job of that day is queued again';
+    END IF;
     EXECUTE format('INSERT INTO events SELECT * FROM %I WHERE stream <> ''Job''', 'events_' || p_day);
+    DELETE FROM dead WHERE id >= v_first AND id < v_end;
     EXECUTE format('DROP TABLE %I, %I', 'job_records_' || p_day, 'events_' || p_day);
     RETURN true;
 END $$;

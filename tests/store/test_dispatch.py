@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -33,7 +34,7 @@ async def test_two_workers_never_lease_the_same_attempt(database: Database) -> N
 
     drained = await asyncio.gather(*(drain(*queues) for queues in [("q",), ("r",), ("q", "r"), ("*",)] * 2))
 
-    ids = [job.id for mine in drained for job in mine]
+    ids = [UUID(job.id) for mine in drained for job in mine]
     assert len(ids) == len(set(ids)) == 400
 
 
@@ -47,7 +48,7 @@ async def test_a_row_that_somebody_holds_is_passed_over_and_not_waited_for(datab
             async with asyncio.timeout(2):
                 jobs = await _take(database, worker, *queues)
             if jobs:
-                assert [job.id for job in jobs] == [second.id]
+                assert [UUID(job.id) for job in jobs] == [second.id]
                 await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
 
 
@@ -58,7 +59,7 @@ async def test_many_queues_are_served_in_one_order(database: Database) -> None:
 
     for queues in (("a", "b", "c"), ("*",)):
         jobs = await _take(database, worker, *queues)
-        assert [job.id for job in jobs] == expected
+        assert [UUID(job.id) for job in jobs] == expected
         await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
 
 
@@ -106,7 +107,7 @@ async def test_requests_gathered_in_one_statement_are_served_in_turn(database: D
 
     answers = await lease.lease(database, [LeaseRow(worker.id, 2, 30, ("q",)), LeaseRow(worker.id, 9, 30, ("*",))])
 
-    assert [[job.id for job in jobs] for jobs in answers] == [[m.id for m in made[:2]], [m.id for m in made[2:]]]
+    assert [[UUID(job.id) for job in jobs] for jobs in answers] == [[m.id for m in made[:2]], [m.id for m in made[2:]]]
 
 
 async def test_dispatch_walks_an_index_past_a_big_backlog(database: Database, sql: Any) -> None:
@@ -126,7 +127,7 @@ async def test_dispatch_walks_an_index_past_a_big_backlog(database: Database, sq
     for token, queues in ((worker, ("q",)), (worker, ("q", "none")), (bound, ("q",)), (bound, ("q", "none"))):
         before = await _reads(sql)
         jobs = await _take(database, token, *queues, count=1)
-        assert [j.id for j in jobs] == [due.id]
+        assert [UUID(j.id) for j in jobs] == [due.id]
         assert await _reads(sql) - before < 1_000, queues
         await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)
 
@@ -154,6 +155,6 @@ async def test_dispatch_of_a_kind_walks_an_index_past_the_other_kinds(database: 
     for token, queues in ((worker, ("q",)), (worker, ("*",)), (bound, ("q",)), (bound, ("*",))):
         before = await _reads(sql)
         [jobs] = await lease.lease(database, [LeaseRow(token.id, 1, 30, queues, ("k", "none"))])
-        assert [job.id for job in jobs] == [wanted.id]
+        assert [UUID(job.id) for job in jobs] == [wanted.id]
         assert await _reads(sql) - before < 1_000, (token.tenant, queues)
         await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)

@@ -107,7 +107,8 @@ def test_steps_are_numbered_without_gaps(tmp_path: Path) -> None:
 
 
 _CATALOGUE = {
-    "columns": "SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default, "
+    "columns": "SELECT table_name, column_name, rank() OVER (PARTITION BY table_name "
+    "ORDER BY ordinal_position), data_type, is_nullable, column_default, "
     "collation_name FROM information_schema.columns WHERE table_schema = 'atomo' AND table_name !~ '_[0-9]{8}'",
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'atomo' AND indexdef !~ '_[0-9]{8}'",
     "functions": "SELECT proname, pg_get_functiondef(p.oid) FROM pg_proc p WHERE pronamespace = 'atomo'::regnamespace",
@@ -136,12 +137,19 @@ async def test_a_database_made_by_the_first_version_comes_to_the_present_one(emp
             "SELECT id, now(), 6, 0, 0, 5, tenant, queue FROM job_records; "
             "INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data) "
             "SELECT id, n, now(), 'Job', (ARRAY['enqueued', 'leased', 'released', 'retried', 'leased', 'released'])[n]"
-            "::event_type, tenant, 'x', '{}' FROM job_records, generate_series(1, 6) AS n"
+            "::event_type, tenant, 'x', '{}' FROM job_records, generate_series(1, 6) AS n; "
+            # And one that is dead.
+            "INSERT INTO job_records (id, created_at, finished_at, version, attempts, outcome, error, priority, "
+            "max_attempts, tenant, queue, kind) "
+            "VALUES (new_id(), now(), now(), 3, 1, 'dead', 'boom', 0, 5, '', 'q', 'k')"
         )
         assert len(await migrate(empty)) == NEXT - 2
         migrated = {name: {tuple(r) for r in await connection.fetch(query)} for name, query in _CATALOGUE.items()}
         assert migrated == fresh
-        assert [tuple(r) for r in await connection.fetch("SELECT tenant, queue FROM lanes")] == [("acme", "q")]
+        lanes = await connection.fetch("SELECT tenant, queue FROM lanes ORDER BY tenant")
+        assert [tuple(r) for r in lanes] == [("", "q"), ("acme", "q")]
         assert [tuple(r) for r in await connection.fetch("SELECT kind, deliveries FROM ready")] == [("k", 1)]
+        jobs = await connection.fetch("SELECT status, attempts, deliveries, error FROM jobs ORDER BY status")
+        assert [tuple(r) for r in jobs] == [("dead", 1, 1, "boom"), ("queued", 0, 1, None)]
     finally:
         await connection.close()

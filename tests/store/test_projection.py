@@ -95,7 +95,7 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
             job = held[number % len(held)]
             lease_id = uuid.uuid4() if verb == "stale" else job.lease_id
             said = ReportRow(
-                Lease(job.id, lease_id),
+                Lease(job.id, str(lease_id)),
                 token.id,
                 visibility_secs=30,
                 body=b'{"percent": 1}',

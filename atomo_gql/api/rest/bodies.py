@@ -16,7 +16,7 @@ from atomo_gql.domain.errors import BadUserInput
 
 Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": rules.MAX_NAME})]
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
-Shape = TypeVar("Shape", bound=Struct)
+Shape = TypeVar("Shape")
 
 _UNKNOWN = "object contains unknown field "
 NO_MOMENT = "must be a moment in RFC 3339, as in 2030-01-31T12:00:00Z"

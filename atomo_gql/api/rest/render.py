@@ -54,7 +54,7 @@ def leased_job(j: LeasedJob) -> dict[str, Any]:
         "id": j.id,
         "queue": j.queue,
         "kind": j.kind,
-        "payload": j.payload,
+        "payload": orjson.Fragment(j.payload),
         "attempts": j.attempt,
         "deliveries": j.deliveries,
         "maxAttempts": j.max_attempts,

@@ -20,8 +20,8 @@ from atomo_gql.domain.rules import (
     check_retry_after,
     check_text,
     check_visibility,
+    is_id,
     lease_request,
-    parse_id,
 )
 from atomo_gql.service.reports import Outcome, ReportService
 
@@ -85,11 +85,10 @@ async def _report(call: Call, type_: ReportType) -> dict[str, Any]:
 
 def _lease(job_id: str, lease_id: str) -> Lease:
     """The lease a report names. What is no id at all is nobody's lease either."""
+    if is_id(job_id) and is_id(lease_id):
+        return Lease(job_id, lease_id)
     check_text("leaseId", lease_id, 1_000)
-    try:
-        return Lease(parse_id("id", job_id), parse_id("leaseId", lease_id))
-    except BadUserInput:
-        raise LeaseLost(job_id[:100]) from None
+    raise LeaseLost(job_id[:100])
 
 
 def _heartbeat(lease: Lease, body: Any) -> Report:
@@ -136,6 +135,14 @@ _READERS: Mapping[ReportType, Callable[[Lease, Any], Report]] = {
 }
 
 
+def _bodies(raw: Sequence[msgspec.Raw]) -> Sequence[ReportBody | bytes]:
+    """The members of a list in one go; if one is malformed, as they are, to be read one by one."""
+    try:
+        return decode(b"[%b]" % b",".join(raw), list[ReportBody])
+    except BadUserInput:
+        return [bytes(item) for item in raw]
+
+
 class _Listed:
     """A list of reports: what could be read of it, and room for an outcome each."""
 
@@ -146,15 +153,11 @@ class _Listed:
         self._outcomes: list[Outcome] = [None] * len(raw)
         self._places: list[int] = []
         self.reports: list[Report] = []
-        for place, item in enumerate(raw):
-            self._ids.append(None)
+        for place, body in enumerate(_bodies(raw)):
             try:
-                try:
-                    body = decode(bytes(item), ReportBody)
-                except BadUserInput:
-                    self._ids[place] = id_of(bytes(item))
-                    raise
-                self._ids[place] = body.id[:100]
+                self._ids.append(body.id[:100] if isinstance(body, ReportBody) else id_of(body))
+                if not isinstance(body, ReportBody):
+                    body = decode(body, ReportBody)
                 report = _READERS[ReportType(body.type)](_lease(body.id, body.lease_id), body)
             except AtomoError as error:
                 self._outcomes[place] = error

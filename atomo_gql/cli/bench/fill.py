@@ -13,7 +13,7 @@ from atomo_gql.store.enqueue import EnqueueRow
 BATCH = 100
 FLIGHTS = 2  # statements at a time, as the server has them
 _CHUNK = 50_000
-# Every twentieth is dead; each has the three events of a life, or only its first.
+# Every twentieth is dead.
 _ENDED = """
 WITH made AS MATERIALIZED (
     SELECT new_id() AS id, statement_timestamp() AS at, i, i % 20 = 0 AS is_dead, 'q' || i % 50 AS queue,
@@ -22,11 +22,12 @@ WITH made AS MATERIALIZED (
     FROM generate_series($1::integer, $2::integer) AS i
 ),
 recorded AS (
-    INSERT INTO job_records (id, created_at, finished_at, version, priority, max_attempts, attempts, outcome, tenant,
-                             queue, kind, idempotency_key, error, deliveries)
-    SELECT id, at, at, 3, 0, 5, 1, CASE WHEN is_dead THEN 'dead' ELSE 'succeeded' END::job_outcome, tenant, queue, kind,
-        key, CASE WHEN is_dead THEN 'error ' || i END, 1
-    FROM made
+    INSERT INTO job_records (id, created_at, priority, max_attempts, tenant, queue, kind, idempotency_key)
+    SELECT id, at, 0, 5, tenant, queue, kind, key FROM made
+),
+buried AS (
+    INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
+    SELECT id, at, 3, 1, 1, tenant, queue, 'error ' || i FROM made WHERE is_dead
 ),
 keyed AS (
     INSERT INTO idempotency_keys (tenant, queue, key, job_id)
@@ -38,19 +39,22 @@ laned AS (
 INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
 SELECT id, version, at, 'Job',
     CASE version WHEN 1 THEN 'enqueued' WHEN 2 THEN 'leased'
-                 ELSE CASE WHEN is_dead THEN 'dead' ELSE 'succeeded' END END::event_type, tenant, 'user:bench',
+                 ELSE CASE WHEN is_dead THEN 'dead' ELSE 'succeeded' END END::event_type, tenant,
+    CASE version WHEN 1 THEN 'user:bench' ELSE 'worker:' || id END,
     CASE version WHEN 1 THEN jsonb_build_object('queue', queue, 'kind', kind, 'payload', jsonb_build_object('n', i),
                                                 'priority', 0, 'maxAttempts', 5, 'runAt', NULL, 'idempotencyKey', key)
                  WHEN 2 THEN jsonb_build_object('leaseId', id, 'attempt', 1, 'visibilitySecs', 30)
-                 ELSE jsonb_build_object('leaseId', id, 'attempt', 1, 'result', NULL) END
-FROM made CROSS JOIN generate_series(1, $3::integer) AS version"""
+                 ELSE jsonb_build_object('leaseId', id, 'attempt', 1) || CASE WHEN is_dead
+                    THEN jsonb_build_object('error', 'error ' || i, 'reason', 'not_retryable')
+                    ELSE jsonb_build_object('result', NULL) END END
+FROM made CROSS JOIN generate_series(1, 3) AS version"""
 
 
-async def ended(database: Database, count: int, tell: Tell, *, events: int = 3) -> None:
-    """So many jobs that have ended, with so many events each, in 50 queues, 7 kinds and two tenants."""
+async def ended(database: Database, count: int, tell: Tell) -> None:
+    """So many jobs that have ended, with the three events of a life, in 50 queues, 7 kinds and two tenants."""
     async with database.connection() as sql:
         for first in range(1, count + 1, _CHUNK):
-            await sql.execute(_ENDED, first, min(first + _CHUNK - 1, count), events, timeout=300)
+            await sql.execute(_ENDED, first, min(first + _CHUNK - 1, count), timeout=300)
             tell(f"{min(first + _CHUNK - 1, count):,} of {count:,} jobs that have ended")
     await tidy(database)
 
@@ -84,7 +88,9 @@ async def queued(
 async def emptied(database: Database) -> None:
     """No job is left, and no trace of one."""
     async with database.connection() as sql:
-        await sql.execute("TRUNCATE events, job_records, ready, leases, lease_requests, idempotency_keys", timeout=60)
+        await sql.execute(
+            "TRUNCATE events, job_records, ready, leases, dead, lease_requests, idempotency_keys", timeout=60
+        )
 
 
 async def tidy(database: Database) -> None:

@@ -89,7 +89,7 @@ def _replaced(value: object, stand_ins: dict[str, str]) -> object:
 async def _filled(rig: Rig, http: aiohttp.ClientSession, count: int, tell: Tell) -> AsyncIterator[_Filled]:
     async with rig.another() as store:
         await fill.queued(store, ["q1", "q2"], min(count, 10_000))
-        await fill.ended(store, count, tell, events=1)
+        await fill.ended(store, count, tell)
         async with store.connection() as sql:
             middle = await sql.fetchval("SELECT id::text FROM job_records ORDER BY id OFFSET $1 LIMIT 1", count // 2)
             waiting = await sql.fetchval("SELECT id::text FROM ready ORDER BY id DESC LIMIT 1")

@@ -55,7 +55,9 @@ class Job:
     run_at: datetime | None = strawberry.field(description="Not before this moment, as asked.")
     created_at: datetime = strawberry.field(description="When it was enqueued.")
     eligible_at: datetime | None = strawberry.field(description="Since, or from, when a worker may have it.")
-    leased_at: datetime | None = strawberry.field(description="When the attempt under way began.")
+    leased_at: datetime | None = strawberry.field(
+        description="When the attempt under way began, or that in which it ended."
+    )
     lease_expires_at: datetime | None = strawberry.field(description="When its lease runs out.")
     finished_at: datetime | None = strawberry.field(description="When it ended.")
     idempotency_key: str | None = strawberry.field(description="The same key in the same queue is the same job.")
@@ -107,10 +109,10 @@ class Job:
         """Loaded for all jobs of a page at once."""
         return [Attempt.of(attempt) for attempt in await info.context.attempts(UUID(self.id))]
 
-    @strawberry.field(description="The worker that has it; null when none has.")
+    @strawberry.field(description="The worker that has it, or had it when it ended; null when none has.")
     async def worker(self, info: Info) -> Worker | None:
-        """Of the attempt under way."""
-        if self.status is not JobStatus.LEASED or not (attempts := await info.context.attempts(UUID(self.id))):
+        """Of the last attempt."""
+        if self.row.worker_id is None or not (attempts := await info.context.attempts(self.row.id)):
             return None
         return worker_of(attempts[-1])
 
