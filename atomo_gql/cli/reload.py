@@ -1,6 +1,7 @@
 """Running a command anew whenever a source file changes: for development alone."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -65,12 +66,17 @@ class Reloader:
     def _stamps(self) -> dict[Path, float]:
         """When each source file was last changed."""
         stamps: dict[Path, float] = {}
-        for path in self._folder.rglob("*.py"):
-            inner = path.relative_to(self._folder).parts
-            if not any(part.startswith(".") or part == "node_modules" for part in inner):
+        for folder, inner, files in os.walk(self._folder):
+            inner[:] = [name for name in inner if not name.startswith(".") and not _is_foreign(Path(folder, name))]
+            for path in (Path(folder, name) for name in files if name.endswith(".py")):
                 with contextlib.suppress(OSError):  # it has just gone
                     stamps[path] = path.stat().st_mtime
         return stamps
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether what is in it is not the program's own source: packages, or a virtual environment of any name."""
+    return folder.name in ("node_modules", "__pycache__", "site-packages") or (folder / "pyvenv.cfg").exists()
 
 
 def own_command(*arguments: str) -> list[str]:

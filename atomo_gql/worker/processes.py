@@ -6,8 +6,12 @@ importable and picklable, and are kept for the next call.
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import pickle
+import signal
+import sys
+import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -15,6 +19,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _SPAWN = multiprocessing.get_context("spawn")
+UNGUARDED = 78  # the status of a process that would have become a worker
+GUARD = 'put worker.run() behind `if __name__ == "__main__":`'
 
 
 class RemoteError(Exception):
@@ -68,20 +74,16 @@ class _Process:
         theirs.close()
 
     async def call(self, call: bytes) -> tuple[bool, Any]:
-        """Whether it raised, and what it returned or raised."""
+        """Whether it raised, and what it returned or raised. A thread speaks to it: a pipe may be full for long."""
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[None] = loop.create_future()
-        self._pipe.send_bytes(call)
-        loop.add_reader(self._pipe.fileno(), _settle, answered)
-        try:
-            await answered
-        finally:
-            loop.remove_reader(self._pipe.fileno())
-        try:
-            answer: tuple[bool, Any] = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 -- from our own process
-        except EOFError:
+        answered: asyncio.Future[tuple[bool, Any] | None] = loop.create_future()
+        threading.Thread(target=self._exchange, args=(call, loop, answered), daemon=True).start()
+        answer = await answered
+        if answer is None:
             self._process.join(1)
-            raise RuntimeError(f"the process ended with status {self._process.exitcode}") from None
+            if self._process.exitcode == UNGUARDED:
+                raise RuntimeError(f"run_in_process needs a script that can be imported: {GUARD}")
+            raise RuntimeError(f"the process ended with status {self._process.exitcode}")
         return answer
 
     def kill(self) -> None:
@@ -90,18 +92,35 @@ class _Process:
         self._process.join(5)
         self._pipe.close()
 
+    def _exchange(self, call: bytes, loop: asyncio.AbstractEventLoop, answered: "asyncio.Future[Any]") -> None:
+        try:
+            self._pipe.send_bytes(call)
+            answer = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 -- from our own process
+        except (EOFError, OSError):
+            answer = None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker is gone
+            loop.call_soon_threadsafe(_settle, answered, answer)
 
-def _settle(future: "asyncio.Future[None]") -> None:
+
+def _settle(future: "asyncio.Future[Any]", answer: Any) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(answer)
+
+
+def refuse_in_child() -> None:
+    """End a process that is being started, and by importing the worker's script would become a worker itself."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.stderr.write(f"atomo_gql.worker: {GUARD}\n")
+        raise SystemExit(UNGUARDED)
 
 
 def _serve(pipe: Connection) -> None:
     """The life of a process: call after call, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the worker drains
     while True:
         try:
             call = pipe.recv_bytes()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         pipe.send_bytes(_answer(call))
 
@@ -113,6 +132,8 @@ def _answer(call: bytes) -> bytes:
     except Exception as error:
         trace = traceback.format_exc()
         try:
-            return pickle.dumps((True, (error, trace)))
-        except Exception:  # it cannot be pickled itself
+            answer = pickle.dumps((True, (error, trace)))
+            pickle.loads(answer)  # noqa: S301 -- some can be pickled, and not be made again
+            return answer
+        except Exception:
             return pickle.dumps((True, (RuntimeError(f"{type(error).__name__}: {error}"), trace)))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from atomo_gql.worker.config import checked_config, whole
 from atomo_gql.worker.handlers import Handler, Middleware
+from atomo_gql.worker.processes import refuse_in_child
 from atomo_gql.worker.runner import Runner
 from atomo_gql.worker.signals import stop_on_signals
 
@@ -121,6 +122,7 @@ class Worker:
 
         Raises WorkerRejected when the server refuses the token or a queue; RuntimeError when it ran before.
         """
+        refuse_in_child()
         if not logger.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
             logging.getLogger("atomo_gql").setLevel(logging.INFO)
@@ -133,6 +135,7 @@ class Worker:
 
         Raises WorkerRejected when the server refuses the token or a queue; RuntimeError when it ran before.
         """
+        refuse_in_child()
         if self._has_run:
             raise RuntimeError("a Worker runs once: make a new one")
         self._has_run = True

@@ -21,6 +21,7 @@ CLAMPED = {"capacity", "visibilitySecs", "waitSecs", "percent", "retryAfterSecs"
 MOST = {"queues": 1_000, "jobs": 1_000, "kinds": 1_000, "reports": 1_000}
 
 NOT_JSON = "the body must be JSON"  # such a refusal cannot name a field
+SURROGATE = "must not contain a lone surrogate"  # and such a one names the field of the body that it is in
 _VALUES = {"text": '"x"', "number": "5", "fraction": "1.5", "boolean": "true", "array": "[]", "object": "{}"}
 _FITS: dict[type[inspect.Type], set[str]] = {
     inspect.StrType: {"text"},
@@ -50,7 +51,7 @@ BODIES: dict[str, tuple[bytes, str]] = {  # around or instead of %b, a body that
 UNKNOWN: dict[str, tuple[bytes, str]] = {  # the value of a field that no shape has
     "not UTF-8": (b'"\xff"', NOT_JSON),
     "an encoded surrogate": (b'"\xed\xa0\x80"', NOT_JSON),
-    "a lone surrogate": (b'"\\ud800"', NOT_JSON),
+    "a lone surrogate": (b'"\\ud800"', SURROGATE),
     "NaN": (b"NaN", NOT_JSON),
     "a raw control character": (b'"\x00"', NOT_JSON),
     "nested too deep": (b"[" * 100_000 + b"]" * 100_000, "the body must not be nested deeper"),
@@ -149,8 +150,9 @@ def _of_type(name: str, declared: inspect.Type) -> Iterator[Fault]:
     for kind, raw in (_VALUES if len(types) > 1 else {**_VALUES, "null": "null"}).items():
         if kind not in _FITS[type(main)]:
             yield Fault(name, f"of type {kind}", raw, "")
-    for kind, raw in {"NaN": "NaN", "infinite": "-Infinity", "cut off": "-", "a lone surrogate": '"\\ud800"'}.items():
+    for kind, raw in {"NaN": "NaN", "infinite": "-Infinity", "cut off": "-"}.items():
         yield Fault(name, kind, raw, NOT_JSON)
+    yield Fault(name, "a lone surrogate", '"\\ud800"', SURROGATE)
     if not (isinstance(main, inspect.ListType) and isinstance(main.item_type, inspect.RawType)):
         yield Fault(
             name, "nested too deep", "[" * 300 + "]" * 300, "deeper" if isinstance(main, inspect.AnyType) else ""
@@ -190,9 +192,9 @@ def _of_anything(name: str, _: inspect.Type) -> Iterator[Fault]:
         yield Fault(name, f"with 2^64{kind}", raw % 2**64, "64 bits")
         yield Fault(name, f"with -2^63-1{kind}", raw % (-(2**63) - 1), "64 bits")
         yield Fault(name, f"with 1e400{kind}", raw % "-1e400", "out of range")
-        yield Fault(name, f"with a lone surrogate{kind}", raw % '"\\udc00"', NOT_JSON)
+        yield Fault(name, f"with a lone surrogate{kind}", raw % '"\\udc00"', SURROGATE)
     yield Fault(name, "with a NUL in a key", '{"a\\u0000b": 1}', "NUL")
-    yield Fault(name, "with a lone surrogate in a key", '{"\\ud83d": 1}', NOT_JSON)
+    yield Fault(name, "with a lone surrogate in a key", '{"\\ud83d": 1}', SURROGATE)
     yield Fault(name, "nested one level too deep", "[" * 251 + "]" * 251, "nested deeper")
     yield Fault(name, "objects nested too deep", '{"a":' * 300 + "1" + "}" * 300, "nested deeper")
     yield Fault(name, "nested too deep to be read", "[" * 100_000 + "]" * 100_000, "the body must not be nested deeper")

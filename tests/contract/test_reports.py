@@ -95,6 +95,20 @@ async def test_a_malformed_report_is_told_by_its_id(server: Server) -> None:
     assert [o["id"] for o in outcomes] == [job["id"], job["id"], None]
 
 
+async def test_a_lone_surrogate_spoils_its_own_report_alone(server: Server) -> None:
+    worker = await server.mint("q")
+    for _ in range(3):
+        await server.enqueue()
+    good, bad, other = await worker.lease("q", capacity=3)
+    for path in ("/jobs/reports", "/jobs/lease"):
+        reports = [report("complete", good), report("fail", bad, error="\ud800")]
+        status, answer = await worker.call(path, {"queues": ["q"], "reports": reports})
+        good = other
+        assert (status, [o["status"] for o in answer["outcomes"]]) == (200, [204, 400])
+        assert answer["outcomes"][1]["id"] == bad["id"]
+        assert answer["outcomes"][1]["detail"] == "error must not contain a lone surrogate"
+
+
 @pytest.mark.parametrize("reports", [[], [{}] * 1_001, None, {}, "x"])
 async def test_a_list_that_is_none_is_refused_as_a_whole(server: Server, reports: Any) -> None:
     worker = await server.mint("q")

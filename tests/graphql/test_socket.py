@@ -37,6 +37,7 @@ PAYLOADS: list[tuple[Any, str]] = [
     ({"query": 5}, "query must be"),
     ({"query": "{ __typename }", "variables": [1]}, "variables must be"),
     ({"query": "{ __typename }", "operationName": 5}, "operationName must be"),
+    ({"query": "{ __typename }", "variables": {"a": "\ud800"}}, "must not contain a lone surrogate"),
     ({"query": "{"}, "Syntax Error"),
     ({"query": "{ nothing }"}, "Cannot query field"),
     ({"query": "query a { __typename } query b { __typename }"}, "operationName must say"),

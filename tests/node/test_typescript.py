@@ -26,6 +26,10 @@ await createWorker({ queues: ["q"], concurrency: 50, waitSecs: 5, drainSecs: 1, 
     await ctx.progress({ percent: 0.5, message: "half" });
     return ctx.job.payload.n * 2;
   })
+  .on("text", (ctx) => ({ cut: "\\ud83d\\ude00".slice(0, 1), kept: "\\\\ud800" }))
+  .on("thrown", () => { throw new Error("\\ud83d\\ude00".slice(1)); })
+  .on("deep", () => JSON.parse("[".repeat(3000) + "]".repeat(3000)))
+  .on("big", () => "x".repeat(17_500_000))
   .on("forever", (ctx) => sleep(600_000, undefined, { signal: ctx.signal }))
   .start();
 """
@@ -72,6 +76,7 @@ async def test_its_package_works_on_a_real_server(client: Path, server: Server, 
     _, made = await server.call("POST", "/jobs/batch", {"jobs": jobs}, headers=bearer())
     kept = await server.enqueue(kind="forever")
     odd = await server.enqueue(kind="unheard of")
+    hard = {kind: await server.enqueue(kind=kind, maxAttempts=1) for kind in ("text", "thrown", "deep", "big")}
     process = await asyncio.create_subprocess_exec(
         *("node", "application.mjs"),
         cwd=tmp_path,
@@ -89,6 +94,16 @@ async def test_its_package_works_on_a_real_server(client: Path, server: Server, 
         found = [await server.job(job["id"]) for job in made["jobs"]]
         assert [job["result"] for job in found] == [2 * n for n in range(300)]
         assert {job["attempts"] for job in found} == {1}
+
+        async def judged() -> bool:
+            return all([(await server.job(job_id))["finishedAt"] for job_id in hard.values()])
+
+        await until(judged, within=30)
+        text, thrown, deep, big = [await server.job(job_id) for job_id in hard.values()]
+        assert text["result"] == {"cut": "\\ud83d", "kept": "\\ud800"}
+        assert thrown["error"].startswith("Error: \\ude00")
+        assert "the server refused the complete: 400" in deep["error"]
+        assert "the server refused the complete: 413" in big["error"]
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 15) == 0
         handed = await server.job(kept)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -142,6 +143,19 @@ def _fail(text: str) -> None:
     raise LookupError(text)
 
 
+class Custom(Exception):
+    def __init__(self, code: int, what: str) -> None:
+        super().__init__(f"{code}: {what}")
+
+
+def _fail_oddly() -> None:
+    raise Custom(7, "cannot be made again")
+
+
+def _length(text: str) -> str:
+    return text + text
+
+
 def _spin(path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     while True:
@@ -179,6 +193,62 @@ async def test_what_a_process_raises_is_raised_here_with_its_traceback() -> None
     ran = await run_handler(worker, "unfit")
     assert ran.error is not None
     assert "run_in_process needs a function of a module" in ran.error
+
+
+async def test_what_cannot_be_made_again_is_told_by_its_text() -> None:
+    worker = _worker()
+
+    @worker.on("k")
+    async def handler(ctx: JobContext) -> None:
+        await ctx.run_in_process(_fail_oddly)
+
+    ran = await run_handler(worker, "k")
+    assert ran.error is not None
+    assert ran.error.startswith("RuntimeError: Custom: 7: cannot be made again")
+
+
+async def test_a_long_argument_does_not_hold_up_the_event_loop() -> None:
+    worker, late = _worker(), [0.0]
+
+    async def tick() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            late[0] = max(late[0], loop.time() - before - 0.01)
+
+    @worker.on("k")
+    async def handler(ctx: JobContext) -> int:
+        return len(await ctx.run_in_process(_length, "x" * 5_000_000))
+
+    ticking = asyncio.create_task(tick())
+    assert (await run_handler(worker, "k")).result == 10_000_000
+    ticking.cancel()
+    assert late[0] < 0.3, "starting the process alone takes longer"
+
+
+async def test_a_script_without_a_guard_does_not_become_two_workers(server: Server, tmp_path: Any) -> None:
+    minted = await server.mint("q")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from atomo_gql.worker import Worker\n"
+        "worker = Worker(queues=['q'], wait=1)\n"
+        "def square(n): return n * n\n"
+        "@worker.on('k')\n"
+        "async def handler(ctx): return await ctx.run_in_process(square, 3)\n"
+        "worker.run()\n"
+    )
+    job_id = await server.enqueue(maxAttempts=1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script)),
+        env={"ATOMO_URL": server.url, "ATOMO_WORKER_TOKEN": minted.token},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    job = await reached(server, job_id, "dead")
+    process.terminate()
+    _, err = await process.communicate()
+    assert 'put worker.run() behind `if __name__ == "__main__":`' in job["error"]
+    assert err.decode().count("started:") == 1
 
 
 async def test_a_process_dies_with_its_attempt(tmp_path: Any) -> None:

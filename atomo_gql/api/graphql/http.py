@@ -17,6 +17,7 @@ from atomo_gql.api.errors import STATUS, MethodNotAllowed
 from atomo_gql.api.graphql.context import Context
 from atomo_gql.api.graphql.documents import Operation
 from atomo_gql.api.graphql.engine import Engine, Refused, Reply, Request, refusal, request_of
+from atomo_gql.api.loose import explained
 from atomo_gql.api.rest.endpoint import check_media_type, error_headers, read_away, read_body
 from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge, Unauthenticated
 from atomo_gql.domain.principals import remaining_secs
@@ -36,7 +37,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise BadUserInput(f"the request must be JSON: {error}") from None
+        raise explained(text, error, "the request") from None
 
 
 def to_json(value: Any) -> bytes:

@@ -17,6 +17,7 @@ from atomo_gql.api.auth import Authenticator
 from atomo_gql.api.graphql.context import Context
 from atomo_gql.api.graphql.engine import Engine, Refused, Reply, refusal, request_of
 from atomo_gql.api.graphql.http import parse_json, to_json
+from atomo_gql.api.loose import loosely
 from atomo_gql.domain.errors import AtomoError, BadUserInput, TooManyRequests, Unauthenticated
 from atomo_gql.domain.principals import remaining_secs
 
@@ -98,7 +99,13 @@ class GraphQLSocket:
             if message["type"] == "websocket.disconnect":
                 return
             was_acknowledged = self._is_acknowledged
-            await self._take(_frame(message))
+            try:
+                frame = _frame(message)
+            except BadUserInput as error:  # of an operation that can be named; the others go on
+                self._require_acknowledged()
+                await self._send_errors(_id_of(loosely(message["text"])), [refusal(error)])
+                continue
+            await self._take(frame)
             if self._is_acknowledged and not was_acknowledged:
                 left = remaining_secs(self._context.caller)
                 deadline = None if left is None else loop.time() + left
@@ -149,8 +156,7 @@ class GraphQLSocket:
         return await self._authenticator.caller(authorization, tenant)
 
     async def _start(self, operation_id: str, payload: object) -> None:
-        if not self._is_acknowledged:
-            raise _Close(4401, "Unauthorized: send connection_init first")
+        self._require_acknowledged()
         if operation_id in self._operations:
             raise _Close(4409, f"Subscriber for {operation_id} already exists")
         if len(self._operations) >= MAX_OPERATIONS:
@@ -159,6 +165,10 @@ class GraphQLSocket:
             return
         task = asyncio.create_task(self._run(operation_id, payload), name=f"operation {operation_id}")
         self._operations[operation_id] = task
+
+    def _require_acknowledged(self) -> None:
+        if not self._is_acknowledged:
+            raise _Close(4401, "Unauthorized: send connection_init first")
 
     async def _run(self, operation_id: str, payload: object) -> None:
         errors: list[Reply] = []
@@ -207,6 +217,8 @@ def _frame(message: Message) -> dict[str, Any]:
     try:
         frame = parse_json(text)
     except BadUserInput:
+        if isinstance(loose := loosely(text), dict) and isinstance(loose.get("payload"), dict) and "id" in loose:
+            raise
         raise _Close(4400, "WebSocket message must be valid JSON") from None
     if not isinstance(frame, dict):
         raise _Close(4400, "WebSocket message must be a JSON object")

@@ -5,12 +5,14 @@ What asks for something refuses a field that it does not know: `runat` for `runA
 too many.
 """
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from atomo_gql.api.loose import explained, has_surrogate, loosely
 from atomo_gql.domain import rules
 from atomo_gql.domain.errors import BadUserInput
 
@@ -204,21 +206,34 @@ def decode(raw: bytes, shape: type[Shape]) -> Shape:
     except msgspec.ValidationError as error:
         raise _explained(error) from None
     except (msgspec.DecodeError, ValueError) as error:
-        raise BadUserInput(f"the body must be JSON: {_lower(str(error))}") from None
+        raise explained(raw, error, "the body") from None
     except RecursionError:
         raise BadUserInput(f"the body must not be nested deeper than {rules.MAX_DEPTH} levels") from None
 
 
-class _Named(Struct):
-    id: str
+def decode_listed(raw: bytes, shape: type[Shape]) -> Shape:
+    """A body with a list of reports: one that cannot be read is its own concern, and not that of the others.
+
+    Raises:
+        BadUserInput: as `decode`, of what is around the list.
+    """
+    try:
+        return decode(raw, shape)
+    except BadUserInput:
+        value = loosely(raw)
+        if not isinstance(value, dict) or not isinstance(value.get("reports"), list):
+            raise
+        reports = [msgspec.Raw(json.dumps(report).encode()) for report in value["reports"]]
+        body = decode(json.dumps({**value, "reports": []}).encode(), shape)
+        body.reports = reports  # type: ignore[attr-defined]
+        return body
 
 
 def id_of(raw: bytes) -> str | None:
     """The id that a body names, whatever else is wrong with it."""
-    try:
-        return decode(raw, _Named).id[:100]
-    except BadUserInput:
-        return None
+    value = loosely(raw)
+    named = value.get("id") if isinstance(value, dict) else None
+    return named[:100] if isinstance(named, str) and not has_surrogate(named) else None
 
 
 def _explained(error: msgspec.ValidationError) -> BadUserInput:

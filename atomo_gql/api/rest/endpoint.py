@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from atomo_gql.api.auth import Authenticator
 from atomo_gql.api.errors import MethodNotAllowed, UnsupportedMediaType, internal, problem
-from atomo_gql.api.rest.bodies import decode
+from atomo_gql.api.rest.bodies import decode, decode_listed
 from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge, Unauthenticated
 from atomo_gql.domain.principals import Caller, WorkerToken
 from atomo_gql.service.access import require_admin
@@ -90,6 +90,7 @@ class Method:
     summary: str = ""
     answers: Mapping[int, Any] | None = None  # documented: status → schema (None: no body)
     is_batch: bool = False  # its body may be as large as a batch's
+    is_listed: bool = False  # its body has a list of reports, each to be judged by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ class Endpoint:
         if method.shape is not None:
             check_media_type(headers.get(b"content-type"))
             most = self._doors.max_batch if method.is_batch else self._doors.max_body
-            body = decode(await read_body(receive, headers, most), method.shape)
+            raw = await read_body(receive, headers, most)
+            body = (decode_listed if method.is_listed else decode)(raw, method.shape)
         path = scope.get("path_params", {})
         return await method.handle(Call(self._doors.services, path, headers, body, receive, principal))
 

@@ -32,6 +32,7 @@ ROUTES: dict[str, Mapping[str, Method]] = {
             "Lease jobs, waiting for some",
             {200: schemas.Leased},
             is_batch=True,
+            is_listed=True,
         ),
     },
     "/jobs/reports": {
@@ -42,6 +43,7 @@ ROUTES: dict[str, Mapping[str, Method]] = {
             "Report on up to 1,000 leased jobs, each with its own outcome",
             {200: schemas.ReportOutcomes},
             is_batch=True,
+            is_listed=True,
         ),
     },
     "/jobs/workers": {

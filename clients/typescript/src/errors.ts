@@ -7,11 +7,15 @@ export class NonRetryableError extends Error {
 export class RetryAfterError extends Error {
   override name = "RetryAfterError";
 
-  constructor(
-    readonly seconds: number,
-    message = `to be tried again in ${seconds} s`,
-  ) {
+  readonly seconds: number;
+
+  /** Seconds, as a number or as the text of a Retry-After header. */
+  constructor(seconds: number | string, message = `to be tried again in ${seconds} s`) {
     super(message);
+    this.seconds = typeof seconds === "number" ? seconds : Number(seconds.trim() || NaN);
+    if (!Number.isFinite(this.seconds)) {
+      throw new TypeError(`RetryAfterError takes a number of seconds, not ${JSON.stringify(seconds)}`);
+    }
   }
 }
 

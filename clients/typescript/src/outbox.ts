@@ -24,6 +24,11 @@ export interface Report {
   reject(error: Error): void;
 }
 
+/** Half a character (a text cut within an emoji) is no JSON that others read: it is spelled out, as the text \\ud800. */
+function wellFormed(text: string): string {
+  return text.replace(/(?<!\\)((?:\\\\)*)\\(?=u[dD][89a-fA-F][0-9a-fA-F]{2})/g, "$1\\\\");
+}
+
 /**
  * Reports on their way: one goes out at once when nothing is in flight; while requests are in flight the next ones gather.
  * Where the lease loop is about to ask anyway (`isCarried`), it takes them along.
@@ -45,7 +50,7 @@ export class Outbox {
 
   /** Its outcome, once the service has answered. Throws LeaseLost and Refused; Unavailable where it ends no lease. */
   send(type: string, job: Job, fields: object = {}): Promise<Outcome> {
-    const text = JSON.stringify({ type, id: job.id, leaseId: job.leaseId, ...fields });
+    const text = wellFormed(JSON.stringify({ type, id: job.id, leaseId: job.leaseId, ...fields }));
     return new Promise((resolve, reject) => {
       this.#waiting.push({ type, job, text, tries: 0, resolve, reject });
       this.#schedule();

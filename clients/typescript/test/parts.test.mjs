@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Backoff, parseRetryAfter } from "../dist/backoff.js";
-import { createWorker } from "../dist/index.js";
+import { createWorker, RetryAfterError } from "../dist/index.js";
 
 test("back-off doubles its bound up to the longest, and never waits less than it was told", () => {
   const backoff = new Backoff(1, 4);
@@ -15,6 +15,12 @@ test("Retry-After holds seconds, or a date", () => {
   assert.equal(parseRetryAfter("Thu, 01 Jan 1970 00:00:10 GMT", 40_000), 0);
   assert.equal(parseRetryAfter("99999"), 300);
   for (const value of [null, "", "soon"]) assert.equal(parseRetryAfter(value), undefined);
+});
+
+test("RetryAfterError takes a header's text, and nothing that is no number", () => {
+  assert.equal(new RetryAfterError(" 30 ").seconds, 30);
+  assert.equal(new RetryAfterError(1.5).seconds, 1.5);
+  for (const wrong of ["", "soon", NaN]) assert.throws(() => new RetryAfterError(wrong), /takes a number of seconds/);
 });
 
 test("an argument that is wrong is named, with its rule", () => {
