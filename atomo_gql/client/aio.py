@@ -7,13 +7,23 @@ from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from atomo_gql.client.connection import Connection
 from atomo_gql.client.errors import JobDead
 from atomo_gql.worker.tracing import current_traceparent
 
 _WATCH = "subscription ($id: ID!) { jobProgress(id: $id) { jobId status attempts percent message data } }"
-_ENDED = ("SUCCEEDED", "DEAD")
+_CANCEL = "mutation ($id: ID!, $reason: String) { cancelJob(id: $id, reason: $reason) { id } }"
+_RETRY = "mutation ($id: ID!) { retryJob(id: $id) { id } }"
+_ENDED = ("succeeded", "dead")
+_LEFT_OUT: Any = object()  # a payload may be None, which is null
+_WIRE = {
+    "idempotency_key": "idempotencyKey",
+    "max_attempts": "maxAttempts",
+    "run_at": "runAt",
+    "timeout_secs": "timeoutSecs",
+}
 
 
 class AsyncClient:
@@ -22,8 +32,9 @@ class AsyncClient:
     url: the service's address; default: the variable ATOMO_URL. token: a JWT; default: the variable ATOMO_TOKEN.
     tenant: whom an unbound admin acts for. timeout: seconds that one call may take.
 
-    Every method raises ServiceError where the service refuses, and Unreachable where it does not answer: then it is not
-    known whether an `enqueue` took place, and one with an `idempotency_key` can simply be made again.
+    Every method raises ServiceError where the service refuses, ValueError for what is no JSON, and Unreachable where
+    the service does not answer: then it is not known whether an `enqueue` took place, and one with an `idempotency_key`
+    can simply be made again.
     """
 
     def __init__(
@@ -49,7 +60,7 @@ class AsyncClient:
         self,
         queue: str,
         kind: str,
-        payload: Any = None,
+        payload: Any = _LEFT_OUT,
         *,
         idempotency_key: str | None = None,
         max_attempts: int = 5,
@@ -60,40 +71,50 @@ class AsyncClient:
     ) -> str:
         """Make a job, or find the one that its idempotency key names; its id.
 
-        payload: any JSON value; None is {}. The trace under way here goes on in the job's handler.
+        payload: any JSON value; {} when left out. The trace under way here goes on in the job's handler.
         """
         body = {
             "queue": queue,
             "kind": kind,
-            "payload": {} if payload is None else payload,
-            "idempotencyKey": idempotency_key,
-            "maxAttempts": max_attempts,
+            "payload": {} if payload is _LEFT_OUT else payload,
+            "idempotency_key": idempotency_key,
+            "max_attempts": max_attempts,
             "priority": priority,
-            "runAt": run_at,
-            "timeoutSecs": timeout_secs,
+            "run_at": run_at,
+            "timeout_secs": timeout_secs,
             "deadline": deadline,
         }
-        made = await self._connection.rest("POST", "/jobs", body, _trace())
+        made = await self._connection.rest("POST", "/jobs", _wire(body), _trace())
         return str(made["id"])
 
     async def enqueue_many(self, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Make up to 1,000 jobs, all or none; their ids, in order. Each is a body of POST /jobs."""
-        made = await self._connection.rest("POST", "/jobs/batch", {"jobs": list(jobs)}, _trace())
+        """Make up to 1,000 jobs, all or none; their ids, in order. Each has the arguments of `enqueue`, by name."""
+        made = await self._connection.rest("POST", "/jobs/batch", {"jobs": [_wire(job) for job in jobs]}, _trace())
         return [str(job["id"]) for job in made["jobs"]]
 
     async def get(self, job_id: str) -> dict[str, Any]:
         """The job as it stands: the answer of GET /jobs/{id}."""
-        found: dict[str, Any] = await self._connection.rest("GET", f"/jobs/{job_id}")
+        found: dict[str, Any] = await self._connection.rest("GET", f"/jobs/{quote(job_id, safe='')}")
         return found
+
+    async def cancel(self, job_id: str, reason: str | None = None) -> None:
+        """End a job that is queued or leased: it is dead, and its worker learns it. One that is dead stays so."""
+        await self._connection.graphql(_CANCEL, {"id": job_id, "reason": reason})
+
+    async def retry(self, job_id: str) -> None:
+        """Queue a dead job again, with all its attempts before it. One that is queued or leased stays so."""
+        await self._connection.graphql(_RETRY, {"id": job_id})
 
     async def watch(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
         """The job's present state, each update {jobId, status, attempts, percent, message, data}, and its end.
 
-        A lost connection is made again. Raises ServiceError.
+        A lost connection is made again. Raises ServiceError, and Unreachable when it is not back within the client's
+        timeout.
         """
         async with aclosing(self._connection.subscribe(_WATCH, {"id": job_id})) as updates:  # type: ignore[type-var]
             async for update in updates:
-                yield update["jobProgress"]
+                told = update["jobProgress"]
+                yield {**told, "status": told["status"].lower()}
 
     async def wait(self, job_id: str, timeout: float | None = None) -> dict[str, Any]:
         """The job, once it has ended. timeout: seconds; None: no limit.
@@ -115,6 +136,10 @@ class AsyncClient:
         if job["status"] == "dead":
             raise JobDead(job)
         return job["result"]
+
+
+def _wire(job: Mapping[str, Any]) -> dict[str, Any]:
+    return {_WIRE.get(name, name): value for name, value in job.items()}
 
 
 def _trace() -> dict[str, str]:

@@ -37,9 +37,9 @@ class Client:
         self._thread.join()
         self._loop.close()
 
-    def enqueue(self, queue: str, kind: str, payload: Any = None, **fields: Any) -> str:
+    def enqueue(self, queue: str, kind: str, *payload: Any, **fields: Any) -> str:
         """As AsyncClient.enqueue."""
-        return self._run(self._client.enqueue(queue, kind, payload, **fields))
+        return self._run(self._client.enqueue(queue, kind, *payload, **fields))
 
     def enqueue_many(self, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
         """As AsyncClient.enqueue_many."""
@@ -48,6 +48,14 @@ class Client:
     def get(self, job_id: str) -> dict[str, Any]:
         """As AsyncClient.get."""
         return self._run(self._client.get(job_id))
+
+    def cancel(self, job_id: str, reason: str | None = None) -> None:
+        """As AsyncClient.cancel."""
+        self._run(self._client.cancel(job_id, reason))
+
+    def retry(self, job_id: str) -> None:
+        """As AsyncClient.retry."""
+        self._run(self._client.retry(job_id))
 
     def watch(self, job_id: str) -> Iterator[dict[str, Any]]:
         """As AsyncClient.watch."""
@@ -67,6 +75,9 @@ class Client:
         return self._run(self._client.result(job_id, timeout))
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError("use it as a context manager: with Client(…) as jobs")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 

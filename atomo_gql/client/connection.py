@@ -51,7 +51,10 @@ class Connection:
 
         Raises ServiceError and Unreachable.
         """
-        data = None if body is None else orjson.dumps(body)
+        try:
+            data = None if body is None else orjson.dumps(body, option=orjson.OPT_UTC_Z)
+        except TypeError as error:
+            raise ValueError(f"what is sent must be JSON: {error}") from error
         said = {**(headers or {}), **({} if data is None else {"Content-Type": "application/json"})}
         try:
             async with self._http.request(
@@ -84,10 +87,14 @@ class Connection:
         A connection that is lost is made again, and the subscription with it: a subscription on a job begins with its
         present state.
 
-        Raises ServiceError.
+        Raises ServiceError, and Unreachable when there has been no connection for as long as a call may take.
         """
-        pause = 0.1
+        pause, loop = 0.1, asyncio.get_running_loop()
+        lost_at: float | None = None
         while True:
+            if lost_at is not None and loop.time() - lost_at > (self._timeout.total or 0.0):
+                raise Unreachable("the service cannot be reached: the subscription's connection could not be made")
+            lost_at = lost_at or loop.time()
             try:
                 async with self._http.ws_connect(
                     f"{self._url}/graphql", protocols=["graphql-transport-ws"], heartbeat=20
@@ -101,7 +108,7 @@ class Connection:
                         message = orjson.loads(frame.data)
                         match message["type"]:
                             case "next":
-                                pause = 0.1
+                                pause, lost_at = 0.1, None
                                 yield _data(message["payload"])
                             case "error":
                                 _data({"errors": message["payload"]})

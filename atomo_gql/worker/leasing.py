@@ -24,10 +24,14 @@ _TRANSIENT = frozenset({404, 405})  # another server may stand there for a while
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """For how many jobs there is room, and of which kinds; None: any."""
+    """For how many jobs there is room, and of which kinds; None: any.
+
+    rest: the room for kinds without limits of their own, where those of others narrow this one.
+    """
 
     jobs: int
     kinds: list[str] | None = None
+    rest: "Room | None" = None
 
 
 class Leasing:
@@ -90,15 +94,23 @@ class Leasing:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        is_narrow = False  # whether the last answer would have been longer, but for the limits of some kinds
         while not self._ended:
             self.is_in_between = True
             try:
                 room = await self._room(1)
             finally:
                 self.is_in_between = False
+            if is_narrow and room.rest is not None:
+                is_narrow = False
+                await self._turn(Ask(self._capacity(room.rest), room.rest.kinds, self.outbox.take(), wait=0))
+                await asyncio.sleep(0)
+                continue
             asked_at = loop.time()
             ask = Ask(self._capacity(room), room.kinds, self.outbox.take())
-            if await self._turn(ask) or ask.reports:
+            count = await self._turn(ask)
+            is_narrow = room.rest is not None and count == ask.capacity
+            if count or ask.reports:
                 self._idle.reset()
                 await asyncio.sleep(0)  # handlers that end at once shall have their reports ride on the next request
             elif not self._config.wait or loop.time() - asked_at < self._config.wait / 2:
@@ -122,8 +134,8 @@ class Leasing:
             return min(room.jobs, MOST_PER_LEASE, -(-self._config.concurrency // 2))
         return min(room.jobs, MOST_PER_LEASE)
 
-    async def _turn(self, ask: Ask) -> bool:
-        """One request, and its jobs taken in hand; whether there were any."""
+    async def _turn(self, ask: Ask) -> int:
+        """One request, and its jobs taken in hand; how many there were."""
         self.asked += ask.capacity
         try:
             jobs = await self._answer(ask)
@@ -134,7 +146,7 @@ class Leasing:
         elif not self._ended:
             self._piled_up.clear()
         self._begin(jobs)
-        return bool(jobs)
+        return len(jobs)
 
     async def _answer(self, ask: Ask) -> list[Job]:
         """Ask until there is an answer: by its id the server knows the request, and gives nothing twice."""

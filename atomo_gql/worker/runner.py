@@ -92,10 +92,13 @@ class Runner:
         if jobs <= 0 or not self._limits:
             return Room(jobs) if jobs > 0 else None
         free = {kind: limit - self._running[kind] - left_behind[kind] for kind, limit in self._limits.items()}
-        if all(left > 0 for left in free.values()):
-            return Room(min(jobs, *free.values()))
         kinds = [kind for kind in self._handlers if free.get(kind, 1) > 0]
-        return Room(min([jobs, *(free[kind] for kind in kinds if kind in free)]), kinds) if kinds else None
+        if not kinds:
+            return None
+        narrowed = min([jobs, *(free[kind] for kind in kinds if kind in free)])
+        others = [kind for kind in kinds if kind not in free]
+        rest = Room(jobs, others) if others and narrowed < jobs else None
+        return Room(narrowed, None if all(left > 0 for left in free.values()) else kinds, rest)
 
     def _is_carried(self) -> bool:
         """Whether the lease loop takes the reports that wait along, with a request that it is just about to make."""

@@ -22,6 +22,7 @@ from atomo_gql.worker.tally import Tally
 from atomo_gql.worker.threads import Threads
 from atomo_gql.worker.worker import Worker
 
+_LEFT_OUT: Any = object()  # a payload may be None, which is null
 _LEAST_SECONDS = 60  # of visibility: no heartbeat is wanted in a test
 
 
@@ -44,14 +45,14 @@ class Ran:
 async def run_handler(
     worker: Worker,
     kind: str,
-    payload: Any = None,
+    payload: Any = _LEFT_OUT,
     *,
     attempts: int = 1,
     max_attempts: int = 5,
     timeout_secs: float | None = None,
     cancel_after: float | None = None,
 ) -> Ran:
-    """Run the handler that `worker` has for `kind`, once, with this payload (default: {}).
+    """Run the handler that `worker` has for `kind`, once, with this payload (left out: {}).
 
     timeout_secs: the job's. cancel_after: seconds after which the worker stops, as seen by the handler.
 
@@ -64,7 +65,7 @@ async def run_handler(
         id=str(uuid.uuid4()),
         queue="test",
         kind=kind,
-        payload={} if payload is None else payload,
+        payload={} if payload is _LEFT_OUT else payload,
         attempts=attempts,
         max_attempts=max_attempts,
         lease_id=str(uuid.uuid4()),

@@ -45,7 +45,7 @@ async def test_a_job_is_enqueued_watched_and_its_result_had(served: Server) -> N
         job_id = await jobs.enqueue("q", "double", {"n": 21}, idempotency_key="once", timeout_secs=30)
         assert await jobs.enqueue("q", "double", {"n": 21}, idempotency_key="once") == job_id
         updates = [update async for update in jobs.watch(job_id)]
-        assert updates[-1]["status"] == "SUCCEEDED"
+        assert updates[-1]["status"] == "succeeded"
         assert await jobs.result(job_id, timeout=5) == 42
         assert (await jobs.get(job_id))["timeoutSecs"] == 30
 
@@ -57,6 +57,34 @@ async def test_many_are_enqueued_all_or_none(served: Server) -> None:
         with pytest.raises(ServiceError, match=r"jobs\[1\].kind") as refused:
             await jobs.enqueue_many([{"queue": "q", "kind": "double"}, {"queue": "q", "kind": ""}])
         assert (refused.value.code, refused.value.status) == ("BAD_USER_INPUT", 400)
+
+
+async def test_many_take_the_arguments_of_one(served: Server) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    async with AsyncClient(served.url, token()) as jobs:
+        fields: dict[str, Any] = {"max_attempts": 2, "run_at": later, "idempotency_key": "k", "payload": None}
+        [job_id] = await jobs.enqueue_many([{"queue": "q", "kind": "double", **fields}])
+        assert await jobs.enqueue("q", "double", **fields) == job_id
+        found = await jobs.get(job_id)
+        assert (found["maxAttempts"], found["runAt"][:19]) == (2, later.isoformat()[:19])
+        await jobs.cancel(job_id, "not needed")
+        assert (await jobs.get(job_id))["status"] == "dead"
+        await jobs.retry(job_id)
+        assert (await jobs.get(job_id))["status"] == "queued"
+    payload = await served.graphql(f'{{ job(id: "{job_id}") {{ payload }} }}')
+    assert payload["data"]["job"]["payload"] is None
+
+
+async def test_nobody_waits_for_ever_for_a_service_that_is_not_there(served: Server) -> None:
+    async with AsyncClient("http://127.0.0.1:1", token(), timeout=0.5) as jobs:
+        with pytest.raises(Unreachable):
+            await asyncio.wait_for(jobs.result("0190f3a8-7c1e-7000-8000-0123456789ab"), 20)
+    async with AsyncClient(served.url, token()) as jobs:
+        with pytest.raises(ValueError, match="must be JSON"):
+            await jobs.enqueue("q", "double", {1, 2})
+        with pytest.raises(ServiceError) as missing:
+            await jobs.get("../healthz?x")
+        assert missing.value.code == "NOT_FOUND"
 
 
 async def test_what_goes_wrong_is_told_apart(served: Server) -> None:
@@ -88,7 +116,7 @@ async def test_who_waits_outlives_an_outage(served: Server) -> None:
         gate.shut()
         await asyncio.sleep(1.5)
         gate.open()
-        assert (await asyncio.wait_for(result, 20))["status"] == "SUCCEEDED"
+        assert (await asyncio.wait_for(result, 20))["status"] == "succeeded"
 
 
 async def _last(jobs: AsyncClient, job_id: str) -> dict[str, Any]:
@@ -99,7 +127,7 @@ async def test_the_blocking_client_does_the_same(served: Server) -> None:
     def use() -> None:
         with Client(served.url, token()) as jobs:
             job_id = jobs.enqueue("q", "double", {"n": 4})
-            assert [update["status"] for update in jobs.watch(job_id)][-1] == "SUCCEEDED"
+            assert [update["status"] for update in jobs.watch(job_id)][-1] == "succeeded"
             assert jobs.result(job_id, timeout=5) == 8
             assert jobs.get(job_id)["status"] == "succeeded"
             ids = jobs.enqueue_many([{"queue": "q", "kind": "bad"}])
@@ -108,6 +136,16 @@ async def test_the_blocking_client_does_the_same(served: Server) -> None:
             assert jobs.wait(ids[0])["status"] == "dead"
 
     await asyncio.to_thread(use)
+
+
+def test_a_client_that_is_not_open_says_so() -> None:
+    jobs = Client("http://127.0.0.1:1", "t")
+    with pytest.raises(RuntimeError, match="use it as a context manager"):
+        jobs.enqueue("q", "k")
+    with jobs:
+        pass
+    with pytest.raises(RuntimeError, match="use it as a context manager"):
+        jobs.get("x")
 
 
 @pytest.mark.parametrize("make", [AsyncClient, Client])

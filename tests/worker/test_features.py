@@ -412,8 +412,10 @@ async def test_the_end_says_what_was_done(server: Server, caplog: pytest.LogCapt
     assert "stopped: 1 succeeded, 1 dead in " in caplog.text
 
 
-async def test_many_jobs_cost_few_requests(server: Server) -> None:
-    """A no-op job costs a small part of a request: its report rides on the request that brings the next ones."""
+@pytest.mark.parametrize("is_limited", [False, True])
+async def test_many_jobs_cost_few_requests(server: Server, is_limited: bool) -> None:
+    """A no-op job costs a small part of a request: its report rides on the request that brings the next ones. The limit
+    of another kind changes little."""
     minted = await server.mint("q")
     body = {"jobs": [{"queue": "q", "kind": "k"}] * 1_000}
     await server.call("POST", "/jobs/batch", body, headers=bearer())
@@ -425,6 +427,8 @@ async def test_many_jobs_cost_few_requests(server: Server) -> None:
         nonlocal done
         done += 1
 
+    if is_limited:
+        worker.on("rare", concurrency=1)(handler)
     before = await _requests(server)
     async with working(worker):
 
