@@ -1,6 +1,7 @@
 """`atomo-gql conformance` and `atomo-gql conformance-worker`."""
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -80,6 +81,8 @@ def conformance_worker(command: tuple[str, ...], only: tuple[str, ...], is_list:
     rules = _chosen(WORKER, only)
     if not command:
         raise click.UsageError("which worker? write its command after --, as in: conformance-worker -- node worker.mjs")
+    if shutil.which(command[0]) is None:
+        raise click.UsageError(f"there is no command {command[0]}")
     found = run(_collect(find_together(rules, Troupe(command)), is_json=is_json))
     _report(found, is_json=is_json)
 

@@ -50,7 +50,8 @@ class Troupe:
                 if not await stage.until(lambda: stage.calls or process.returncode is not None, START_SECONDS):
                     must(False, f"the worker asked for nothing within {START_SECONDS} s")
                 if process.returncode is not None:
-                    raise Broken(f"the worker ended at once: {await play.last_words()}")
+                    status, words = process.returncode, await play.last_words()
+                    raise Broken(f"the worker ended at once, with status {status}, saying {words}")
                 yield play
             finally:
                 with contextlib.suppress(ProcessLookupError):
@@ -216,6 +217,25 @@ async def _arrived(troupe: Troupe) -> None:
         types = [said.type for said in job.ending()]
         must(set(types) == {"complete"}, f"after its complete the job was reported as {', '.join(types[1:])}")
         must(len(types) <= 3, f"it was completed {len(types)} times")
+
+
+@WORKER.rule("A result that the server does not take costs its own job, and nothing else")
+async def _unacceptable(troupe: Troupe) -> None:
+    async with troupe.play() as play:
+
+        def trouble(call: Call) -> web.Response | None:
+            said = [report for report in call.reports() if report["type"] == "complete"]
+            is_too_large = any(report.get("result") == "too large" for report in said)
+            return problem(413, "PAYLOAD_TOO_LARGE") if is_too_large else None
+
+        play.stage.trouble = trouble
+        [large] = play.stage.put("echo", "too large")
+        others = play.stage.put("echo", "small", count=3 * CONCURRENCY)
+        await play.all_are(others, "succeeded")
+        await play.all_are([large], "failed")
+        fields = large.ending()[0].fields
+        must(fields.get("retryable") is False, "it was reported as retryable: the next result would be as large")
+        must(all(job.attempts == 1 for job in [large, *others]), "an attempt was lost")
 
 
 @WORKER.rule("While the server says 'not now' it backs off, and goes on by itself")

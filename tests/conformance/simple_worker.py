@@ -1,4 +1,4 @@
-"""A worker written from docs/worker-protocol.md alone, with the simple calls; and twelve broken ones: BUG names one."""
+"""A worker written from docs/worker-protocol.md alone, with the simple calls; and broken ones: BUG names one."""
 
 import asyncio
 import json
@@ -22,6 +22,10 @@ WAIT = 20
 
 class Fatal(Exception):
     """Not worth another attempt."""
+
+
+class Refused(Exception):
+    """Answered 400 or 413: the same body again would be, too."""
 
 
 class Over(Exception):
@@ -53,7 +57,9 @@ class Worker:
                     if answer.status in (401, 403):
                         sys.exit(1)
                     if answer.status < 500 and answer.status not in (404, 405, 429):
-                        raise RuntimeError(f"{answer.status} {content!r}")
+                        if BUG == "stops at 413":
+                            sys.exit(1)
+                        raise Refused(f"{answer.status} {content!r}")
                     pause += float(answer.headers.get("Retry-After", 0))
             except (aiohttp.ClientError, TimeoutError):
                 pass
@@ -114,7 +120,10 @@ class Worker:
             await self.report("fail", job, error=f"{type(error).__name__}: {error}", retryable=not is_final)
         else:
             said = {} if BUG == "drops results" else {"result": result}
-            arrived = await self.report("complete", job, **said)
+            try:
+                arrived = await self.report("complete", job, **said)
+            except Refused as error:
+                arrived = await self.report("fail", job, error=f"the result was refused: {error}", retryable=False)
             if not arrived and BUG == "fails after 409":
                 await self.report("fail", job, error="the lease was lost")
         heartbeats.cancel()

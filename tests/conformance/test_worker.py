@@ -25,8 +25,9 @@ BROKEN = {
     "new request id": "W8",
     "tries once": "W9",
     "fails after 409": "W10",
-    "hot loop": "W11",
-    "leaves its jobs": "W17",
+    "stops at 413": "W11",
+    "hot loop": "W12",
+    "leaves its jobs": "W18",
 }
 
 
