@@ -15,6 +15,7 @@ from atomo_gql.service.context import Resources
 from atomo_gql.store import events as store
 
 _LOOKED_AT = 1_000  # events in one statement
+_LOOKS = 20  # statements for one page: a reader who wants little gets a short page, and goes on from there
 _BYTES = 4_000_000  # of their data, for those who follow
 _LEAST_PAUSE_SECS = 0.05  # between two looks of a follower: coalesces what happens in a burst
 _MOST_PAUSE_SECS = 1.0  # a hint may be lost, and an older transaction may hold the log's end back
@@ -55,7 +56,7 @@ class HistoryService:
         self, caller: Caller, after: Place, wanted: EventFilter, most: int, most_bytes: int
     ) -> tuple[list[Event], Place, bool]:
         """What is wanted after a place in the log, where to go on from, and whether there may be more. A page of large
-        events ends early.
+        events ends early, and so does one of rare ones.
 
         Raises:
             Forbidden: other streams than those of jobs are for admins.
@@ -63,7 +64,9 @@ class HistoryService:
         tenant = self._allowed(caller, wanted)
         found: list[Event] = []
         place, has_more = after, True
-        while has_more and len(found) < most and most_bytes > 0:
+        for _ in range(_LOOKS):
+            if not has_more or len(found) >= most or most_bytes <= 0:
+                break
             events, place, has_more = await store.tail(self._database, place, tenant, wanted, _LOOKED_AT, most_bytes)
             found += events
             most_bytes -= sum(event.size for event in events)

@@ -1,4 +1,4 @@
-"""The lease loop: one request at a time, for the room that is free, and another ahead of it while jobs are piled up."""
+"""The lease loop: one request at a time, for the room that is free, and others ahead of it while jobs are piled up."""
 
 import asyncio
 import logging
@@ -18,6 +18,7 @@ logger = logging.getLogger("atomo_gql.worker")
 MOST_PER_LEASE = 100
 LONGEST_IDLE_PAUSE_SECONDS = 1.0
 LEAST_TO_ASK_AHEAD = 20  # jobs of concurrency: a worker of few jobs gains nothing by a second request
+MOST_AHEAD = 3  # requests beside the first; as many as there is room for full answers
 HANG_UP_SECONDS = 0.25  # a round trip and the lease statement
 _TRANSIENT = frozenset({404, 405})  # another server may stand there for a while, as in a deployment
 
@@ -37,11 +38,11 @@ class Room:
 class Leasing:
     """Leases until told to stop.
 
-    While answers come back full, a second request is under way: the server finds jobs as the worker handles those of
-    the answer before. It asks for what room the first has left, never waits, and rests once an answer is not full.
+    While answers come back full, others are under way: server and database find jobs as the worker handles those of the
+    answers before. They share the room that is there, never wait, and rest once an answer is not full.
 
     room: waits for so much free room, at least, and tells how much there is, and of which kinds. begin: takes an
-    answer's jobs in hand. may_ask_ahead: whether there may be a second request at all.
+    answer's jobs in hand. may_ask_ahead: whether there may be more than one request at all.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Leasing:
         self._idle = Backoff(longest=LONGEST_IDLE_PAUSE_SECONDS)
         self._open_requests = 0
         self._ended = False
-        self._may_ask_ahead = may_ask_ahead and config.concurrency >= LEAST_TO_ASK_AHEAD
+        may_ask_ahead = may_ask_ahead and config.concurrency >= LEAST_TO_ASK_AHEAD
+        self._ahead = max(1, min(MOST_AHEAD, config.concurrency // MOST_PER_LEASE - 1)) if may_ask_ahead else 0
+        self._share = -(-config.concurrency // (1 + self._ahead))  # of the room, for each request
         self._piled_up = asyncio.Event()
         self.asked = 0  # jobs that may come with the answers under way
         self._is_back = asyncio.Event()
@@ -84,13 +87,14 @@ class Leasing:
 
     async def run(self) -> None:
         """Returns after end(), and raises Refused when asking again would be refused again."""
-        ahead = asyncio.create_task(self._run_ahead())
+        ahead = [asyncio.create_task(self._run_ahead()) for _ in range(self._ahead)]
         try:
             await self._run()
-            await ahead
+            await asyncio.gather(*ahead)
         finally:
-            ahead.cancel()
-            await asyncio.wait([ahead])
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,9 +121,9 @@ class Leasing:
                 await asyncio.sleep(self._idle.pause())  # a server that does not wait is not asked in a hot loop
 
     async def _run_ahead(self) -> None:
-        while self._may_ask_ahead and not self._ended:
+        while not self._ended:
             await self._piled_up.wait()
-            room = await self._room(self._config.concurrency // 4)  # so that a request is worth its while
+            room = await self._room(self._share // 2)  # so that a request is worth its while
             if self._ended or not self._piled_up.is_set():
                 continue
             try:
@@ -129,9 +133,9 @@ class Leasing:
             await asyncio.sleep(0)
 
     def _capacity(self, room: Room) -> int:
-        """How many to ask for: where there is a second request, room is left for it."""
+        """How many to ask for: where there are other requests, room is left for them."""
         if self._piled_up.is_set():
-            return min(room.jobs, MOST_PER_LEASE, -(-self._config.concurrency // 2))
+            return min(room.jobs, MOST_PER_LEASE, self._share)
         return min(room.jobs, MOST_PER_LEASE)
 
     async def _turn(self, ask: Ask) -> int:
@@ -141,7 +145,7 @@ class Leasing:
             jobs = await self._answer(ask)
         finally:
             self.asked -= ask.capacity
-        if not self._ended and self._may_ask_ahead and len(jobs) == ask.capacity > 1:
+        if not self._ended and self._ahead and len(jobs) == ask.capacity > 1:
             self._piled_up.set()
         elif not self._ended:
             self._piled_up.clear()

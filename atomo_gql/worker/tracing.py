@@ -4,6 +4,7 @@ With OpenTelemetry installed the handler runs in a span of its own, a child of t
 traceparent is still at hand: `ctx.job.traceparent`, and `current_traceparent()` for what the handler calls.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ except ImportError:  # an optional companion
 else:
     _HAS_OPENTELEMETRY = True
 
+ASK_SECONDS = 0.5
+_recorded, _asked_at = False, float("-inf")
 _traceparent: ContextVar[str | None] = ContextVar("atomo_traceparent", default=None)
 
 
@@ -39,8 +42,13 @@ def in_trace(job: Job) -> AbstractContextManager[None]:
 
 
 def _is_recorded() -> bool:
-    """Whether the application has set OpenTelemetry up, and not only installed it."""
-    return _HAS_OPENTELEMETRY and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    """Whether the application has set OpenTelemetry up, and not only installed it. To ask costs more than a job, and it
+    seldom changes."""
+    global _recorded, _asked_at
+    if _HAS_OPENTELEMETRY and (now := time.monotonic()) - _asked_at > ASK_SECONDS:
+        _recorded = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        _asked_at = now
+    return _recorded
 
 
 @contextmanager

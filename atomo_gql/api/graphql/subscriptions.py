@@ -1,7 +1,7 @@
 """What can be watched."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated
 
 import strawberry
@@ -12,9 +12,10 @@ from atomo_gql.api.graphql.types.inputs import JobEventFilter
 from atomo_gql.api.graphql.types.jobs import JobProgress
 from atomo_gql.api.graphql.types.paging import argument
 from atomo_gql.api.graphql.types.queues import Queue
-from atomo_gql.domain.errors import BadUserInput
+from atomo_gql.domain.errors import BadUserInput, Unavailable
 from atomo_gql.domain.paging import Window
 from atomo_gql.domain.rules import check_queues, parse_id
+from atomo_gql.service.queues import QueueView
 
 _MOST_QUEUES = 100
 
@@ -66,13 +67,18 @@ class Subscription:
         names = None if queues is None else check_queues("queues", queues)
         if names is not None and (len(names) > _MOST_QUEUES or "*" in names):
             raise BadUserInput(f"queues must name at most {_MOST_QUEUES} queues, and not *", field="queues")
-        service, caller, told = info.context.services.queues, info.context.caller, None
+        service, caller = info.context.services.queues, info.context.caller
+        told: Sequence[QueueView] = ()
+        first = Window[str](_MOST_QUEUES, None, None, is_backwards=False)
+        has_told = False
         while True:
-            if names is None:
-                views = (await service.page(caller, Window(_MOST_QUEUES, None, None, is_backwards=False))).items
-            else:
-                views = await service.views(caller, names)
-            if views != told:
-                told = views
+            try:
+                views = (
+                    (await service.page(caller, first)).items if names is None else await service.views(caller, names)
+                )
+            except Unavailable:  # the database is away; it goes on when it is back
+                views = told
+            if views != told or not has_told:
+                told, has_told = views, True
                 yield [Queue.of(view) for view in views]
             await asyncio.sleep(every)

@@ -13,7 +13,7 @@ from typing import Any
 
 from atomo_gql.worker import JobContext, Worker
 
-CONCURRENCY = 200
+CONCURRENCY = 400
 
 
 def _drain(count: int, queues: list[str]) -> None:
