@@ -50,7 +50,8 @@ judged AS (
         AND ($6::text IS NULL OR j.queue = $6)
         AND ($7::text IS NULL OR j.kind = $7)
         AND ($8::text[] IS NULL OR l.type::text = ANY ($8)) AS is_match
-    FROM looked AS l LEFT JOIN job_records AS j ON j.id = l.stream_id AND l.stream = 'Job'
+    FROM looked AS l LEFT JOIN LATERAL (
+        SELECT r.queue, r.kind FROM job_records AS r WHERE r.id = l.stream_id AND l.stream = 'Job' LIMIT 1) AS j ON true
 ),
 sized AS MATERIALIZED (SELECT *, CASE WHEN is_match THEN octet_length(data::text) ELSE 0 END AS size FROM judged),
 kept AS MATERIALIZED (

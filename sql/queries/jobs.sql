@@ -42,12 +42,14 @@ SELECT id FROM (
     (SELECT j.id FROM ready AS r JOIN job_records AS j ON j.id = r.id
      WHERE ('queued' = ANY ($2::text[]) OR $2 IS NULL AND $10::text IS NOT NULL) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($10 IS NULL OR r.error IS NOT NULL AND end_matches(NULL, r.error, NULL, NULL, $10))
+        AND ($1::text IS NULL OR r.tenant = $1) AND ($3::text IS NULL OR r.queue = $3) AND ($4::text IS NULL OR r.kind = $4)
         AND ($11::uuid IS NULL OR r.id > $11) AND ($12::uuid IS NULL OR r.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN r.id END DESC, CASE WHEN NOT $13 THEN r.id END LIMIT $14::integer)
     UNION ALL
     (SELECT j.id FROM leases AS l JOIN job_records AS j ON j.id = l.id
      WHERE ('leased' = ANY ($2::text[]) OR $2 IS NULL AND $10::text IS NOT NULL) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND end_matches(NULL, l.error, NULL, NULL, $10)
+        AND ($1::text IS NULL OR l.tenant = $1) AND ($3::text IS NULL OR l.queue = $3) AND ($4::text IS NULL OR l.kind = $4)
         AND ($11::uuid IS NULL OR l.id > $11) AND ($12::uuid IS NULL OR l.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN l.id END DESC, CASE WHEN NOT $13 THEN l.id END LIMIT $14::integer)
     UNION ALL
@@ -61,6 +63,7 @@ SELECT id FROM (
     (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
      WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz, $10::text) > 0)
         AND end_matches(d.finished_at, d.error, $8, $9, $10)
+        AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
         AND ($11::uuid IS NULL OR d.id > $11) AND ($12::uuid IS NULL OR d.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN d.id END DESC, CASE WHEN NOT $13 THEN d.id END LIMIT $14::integer)
 ) AS f

@@ -214,4 +214,4 @@ async def test_attempts_tell_their_story(server: Server, sql: Any) -> None:
     assert {a["worker"]["name"] for a in history} == {"test"}
     await worker.report("complete", job)
     found = (await ask(server, query, id=job_id))["job"]
-    assert (found["worker"], found["attemptHistory"][-1]["outcome"]) == (None, "SUCCEEDED")
+    assert (found["worker"]["name"], found["attemptHistory"][-1]["outcome"]) == ("test", "SUCCEEDED")

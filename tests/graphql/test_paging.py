@@ -48,7 +48,7 @@ async def test_every_filter_finds_what_it_names_and_nothing_else(server: Server,
     await worker.lease("r")
     queued = await server.enqueue("r", "k2", headers=bearer(tenant_id="acme"))
     middle = await sql.fetchval("SELECT created_at FROM job_records WHERE id = $1", leased)
-    ended = await sql.fetchval("SELECT finished_at FROM job_records WHERE id = $1", done)
+    ended = await sql.fetchval("SELECT finished_at FROM jobs WHERE id = $1", done)
     for wanted, expected in [
         ({"status": ["QUEUED"]}, [queued]),
         ({"status": ["LEASED"]}, [leased]),

@@ -1,6 +1,7 @@
 """What can be watched."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated
 
@@ -68,17 +69,13 @@ class Subscription:
         if names is not None and (len(names) > _MOST_QUEUES or "*" in names):
             raise BadUserInput(f"queues must name at most {_MOST_QUEUES} queues, and not *", field="queues")
         service, caller = info.context.services.queues, info.context.caller
-        told: Sequence[QueueView] = ()
         first = Window[str](_MOST_QUEUES, None, None, is_backwards=False)
-        has_told = False
+        told: Sequence[QueueView] | None = None
         while True:
-            try:
-                views = (
-                    (await service.page(caller, first)).items if names is None else await service.views(caller, names)
-                )
-            except Unavailable:  # the database is away; it goes on when it is back
-                views = told
-            if views != told or not has_told:
-                told, has_told = views, True
+            views: Sequence[QueueView] | None = None
+            with contextlib.suppress(Unavailable):  # the database is away; it goes on when it is back
+                views = await service.views(caller, names) if names else (await service.page(caller, first)).items
+            if views is not None and views != told:
+                told = views
                 yield [Queue.of(view) for view in views]
             await asyncio.sleep(every)
