@@ -32,7 +32,7 @@ async def double(ctx):
     return {"n": ctx.job.payload["n"] * 2}
 """
 _PROGRESS = """
-SELECT (SELECT count(*) FROM job_records WHERE outcome = 'succeeded'), (SELECT count(*) FROM leases)"""
+SELECT (SELECT count(*) FROM events WHERE type = 'succeeded'), (SELECT count(*) FROM leases)"""
 _DATABASE_IS_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 

@@ -42,7 +42,7 @@ async def test_a_wire_that_loses_delays_and_doubles_burns_no_attempt(make_server
             return ctx.job.id
 
         async def all_ended() -> bool:
-            return bool(await sql.fetchval("SELECT count(*) = $1 FROM job_records WHERE outcome IS NOT NULL", JOBS))
+            return bool(await sql.fetchval("SELECT count(*) = $1 FROM jobs WHERE finished_at IS NOT NULL", JOBS))
 
         async with working(worker):
             await until(all_ended, within=240)
@@ -50,7 +50,7 @@ async def test_a_wire_that_loses_delays_and_doubles_burns_no_attempt(make_server
 
     assert set(ran) == set(ids)
     assert set(ran.values()) == {1}
-    rows = await sql.fetch("SELECT outcome::text, attempts, deliveries, count(*) FROM job_records GROUP BY 1, 2, 3")
+    rows = await sql.fetch("SELECT status, attempts, deliveries, count(*) FROM jobs GROUP BY 1, 2, 3")
     assert [tuple(row) for row in rows] == [("succeeded", 1, 1, JOBS)]
     assert await sql.fetchval("SELECT count(*) FROM leases") == 0
 
@@ -95,7 +95,7 @@ async def test_sigterm_with_fifty_in_hand_reports_what_finished_and_the_rest_run
             ended = time.monotonic()
 
             async def all_ended() -> bool:
-                return bool(await sql.fetchval("SELECT count(*) = 50 FROM job_records WHERE outcome IS NOT NULL"))
+                return bool(await sql.fetchval("SELECT count(*) = 50 FROM jobs WHERE finished_at IS NOT NULL"))
 
             await until(all_ended)
 
@@ -103,9 +103,7 @@ async def test_sigterm_with_fifty_in_hand_reports_what_finished_and_the_rest_run
     assert "stopped: 10 succeeded, 40 handed back in " in log
     assert set(began) == set(long)
     assert max(began.values()) - ended < 1
-    rows = await sql.fetch(
-        "SELECT id::text, outcome::text, attempts, deliveries FROM job_records WHERE id::text = ANY ($1)", long
-    )
+    rows = await sql.fetch("SELECT id::text, status, attempts, deliveries FROM jobs WHERE id::text = ANY ($1)", long)
     assert {tuple(row)[1:] for row in rows} == {("succeeded", 1, 2)}
     results = [(await server.job(job_id))["result"] for job_id in short]
     assert results == ["done"] * 10
@@ -136,7 +134,7 @@ async def test_a_server_that_is_away_for_twenty_seconds_loses_no_result(make_ser
         gate.open()
 
         async def all_ended() -> bool:
-            return bool(await sql.fetchval("SELECT count(*) = 60 FROM job_records WHERE outcome = 'succeeded'"))
+            return bool(await sql.fetchval("SELECT count(*) = 60 FROM jobs WHERE status = 'succeeded'"))
 
         await until(all_ended, within=40)
     assert set(ran) == set(ids)

@@ -19,7 +19,7 @@ CODES = {
     429: "TOO_MANY_REQUESTS",
     503: "UNAVAILABLE",
 }
-_TABLES = ("events", "job_records", "ready", "leases", "idempotency_keys", "lease_requests")
+_TABLES = ("events", "job_records", "ready", "leases", "dead", "idempotency_keys", "lease_requests")
 # A row that was written or changed has the newest xmin of its table; one that went is missing from the count.
 _STATE = " UNION ALL ".join(
     f"SELECT '{table}' AS name, count(*) AS rows, max(xmin::text::bigint) AS newest FROM {table}" for table in _TABLES

@@ -134,7 +134,9 @@ async def test_the_same_effect_and_the_same_code(server: Server, sql: Any) -> No
     for verb, headers, fields in SCENARIOS:
         found = []
         for edge in (_rest, _graphql):
-            await sql.execute("TRUNCATE events, job_records, ready, leases, idempotency_keys, worker_tokens, lanes")
+            await sql.execute(
+                "TRUNCATE events, job_records, ready, leases, dead, idempotency_keys, worker_tokens, lanes"
+            )
             code, told = await edge(server, verb, headers, fields)
             if verb.startswith("enqueue") and code == "OK":
                 told = len(told) if isinstance(told, list) else "an id"

@@ -125,7 +125,7 @@ async def loop_runner(database: Database, sql: Any) -> Any:
     token = await make_token(database)
 
     async def run(commands: list[Any]) -> None:
-        await sql.execute("TRUNCATE events, job_records, ready, leases, idempotency_keys")
+        await sql.execute("TRUNCATE events, job_records, ready, leases, dead, idempotency_keys")
         held: list[LeasedJob] = []
         for command in commands:
             await _apply(database, sql, token, held, command)
