@@ -83,7 +83,10 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
     for column in (0, 4, 5):
         table.columns[column].no_wrap = True
     for one in found:
-        state = "revoked" if one["isRevoked"] else f"until {one['expiresAt'][:10]}" if one["expiresAt"] else "live"
+        end = one["expiresAt"] and datetime.fromisoformat(one["expiresAt"])
+        state = "revoked" if one["isRevoked"] else "live"
+        if state == "live" and end:
+            state = f"until {end:%Y-%m-%d}" if end > datetime.now(UTC) else "expired"
         table.add_row(
             one["id"],
             escape(one["name"]),

@@ -116,6 +116,14 @@ class Attempt:
         if self._phase is not _Phase.HANDING_BACK:
             self.task.cancel()
 
+    async def abandon(self) -> None:
+        """After give_up: the handler is deaf to being cancelled. Hand the job back without it, and wait no more."""
+        self._log(logging.WARNING, "its handler goes on though it was cancelled: given up")
+        self._heartbeat.stop()
+        asyncio.tasks._unregister_task(self.task)  # or asyncio.run() would wait for it as well
+        if self._cut is Cut.STOPPING:
+            await self._hand_back()
+
     def _lost(self, error: LeaseLost) -> None:
         """An extension was answered 409. While a report is on its way, its own answer decides."""
         if self._cut is None and self._phase is _Phase.RUNNING:

@@ -9,9 +9,10 @@ class Job:
     """One leased job.
 
     id: UUIDv7 in canonical form. payload: any JSON value, decoded. attempts: attempts so far, this one included
-    (1 on the first). max_attempts: after how many the job is dead. lease_id: names this attempt; a report with
-    any other is refused. deliveries: leases so far, those handed back too. timeout_secs: what this attempt may take, or
-    None. traceparent: the W3C trace context of whoever enqueued it, or None.
+    (1 on the first). max_attempts: after how many the job is dead. lease_id: names this attempt; a report with any
+    other is refused. deliveries: leases so far, those handed back too. timeout_secs: what this attempt may take, or
+    None. deadline: from when it is not worth doing any more (RFC 3339), or None. traceparent: the W3C trace context of
+    whoever enqueued it, or None.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Job:
     timeout_secs: float | None = None
     traceparent: str | None = None
     tenant_id: str | None = None
+    deadline: str | None = None
 
     @property
     def label(self) -> str:
@@ -49,4 +51,5 @@ class Job:
             timeout_secs=wire.get("timeoutSecs"),
             traceparent=wire.get("traceparent"),
             tenant_id=wire.get("tenantId"),
+            deadline=wire.get("deadline"),
         )

@@ -165,6 +165,8 @@ class Runner:
             for attempt in self._in_hand:
                 attempt.give_up()
             await self._wait_for_ends(seconds)
+        if deaf := [asyncio.create_task(attempt.abandon()) for attempt in self._in_hand]:
+            await asyncio.wait(deaf, timeout=RETURN_SECONDS)
 
     async def _wait_for_ends(self, seconds: float) -> None:
         if tasks := [attempt.task for attempt in self._in_hand]:

@@ -66,6 +66,8 @@ class Threads:
                 self.left_behind[kind] += 1
                 logger.warning("a thread of %s goes on after its attempt has ended: no room in it until it ends", kind)
             raise
+        if isinstance(error, KeyboardInterrupt):  # the handler's own; as it is, it would end the event loop
+            raise RuntimeError("the handler raised KeyboardInterrupt") from error
         if error is not None:
             raise error
         return result

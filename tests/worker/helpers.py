@@ -27,6 +27,15 @@ async def told(ctx):
 async def forever(ctx):
     print("forever", flush=True)
     await asyncio.Event().wait()
+
+@worker.on("deaf")
+async def deaf(ctx):
+    print("deaf", flush=True)
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
 """
 
 

@@ -69,6 +69,18 @@ async def test_a_thread_that_goes_on_after_its_attempt_is_no_room(
     assert any("a thread of hang goes on" in line for line in caplog.messages)
 
 
+async def test_what_a_handler_raises_in_a_thread_is_its_own_affair(server: Server) -> None:
+    worker = await _worker(server)
+
+    @worker.on("k")
+    def handler(ctx: JobContext) -> None:
+        raise KeyboardInterrupt
+
+    async with working(worker):
+        job = await reached(server, await server.enqueue(maxAttempts=1), "dead")
+    assert "the handler raised KeyboardInterrupt" in job["error"]
+
+
 async def worker_has_looked(server: Server) -> None:
     """A lease that a worker with room would have sent long before this one is answered."""
     other = await server.mint("other")

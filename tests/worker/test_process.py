@@ -43,6 +43,20 @@ async def test_what_does_not_finish_in_time_is_handed_back_and_costs_no_attempt(
     assert f"forever {job_id} handed back" in log
 
 
+async def test_a_handler_that_is_deaf_to_its_cancellation_holds_up_neither_its_job_nor_the_process(
+    server: Server, tmp_path: Path
+) -> None:
+    async with process(await server.mint("q"), tmp_path, drain=0.2) as worker:
+        job_id = await server.enqueue("q", "deaf")
+        assert await worker.says() == "deaf"
+        worker.process.send_signal(signal.SIGTERM)
+        status, log = await worker.end()
+    assert status == 0, log
+    job = await server.job(job_id)
+    assert (job["status"], job["attempts"]) == ("queued", 0)
+    assert f"deaf {job_id} its handler goes on though it was cancelled" in log
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_hands_back_at_once(server: Server, tmp_path: Path, second: signal.Signals) -> None:
     async with process(await server.mint("q"), tmp_path, drain=3_600) as worker:

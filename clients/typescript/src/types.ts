@@ -11,6 +11,7 @@ export interface Job {
   readonly deliveries: number;
   readonly leaseId: string;
   readonly timeoutSecs: number | null;
+  readonly deadline: string | null;
   /** The W3C trace context of whoever enqueued it. */
   readonly traceparent: string | null;
   readonly tenantId: string | null;
