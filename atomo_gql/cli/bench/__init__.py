@@ -5,6 +5,6 @@
     table.py      the outcome in the terminal      drain.py     a worker process that empties a queue
     page.py       the outcome as a page            load.py, loops.py, worker.py, echo.py   processes of their own
 
-The scenarios: paths.py, pickup.py, adversity.py, queries.py, workers.py, stages.py, memory.py. Beside them stand
-peer.py, our side of a benchmark of many queues, and watching.py, thousands of open pages.
+The scenarios: paths.py, pickup.py, adversity.py, queries.py, workers.py, stages.py, watching.py, memory.py. Beside them
+stands peer.py, our side of a benchmark of many queues.
 """

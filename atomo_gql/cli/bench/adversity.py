@@ -89,6 +89,8 @@ class _Adversity:
             await fill.emptied(self._rig.place.store)
             empty = await self._drain(self._rig.place, [_QUEUE], [_QUEUE], JOBS * scale, _nothing)
             async with self._rig.serving(store) as served:
+                await self._drain(served, filled or [_QUEUE], asked or filled or [_QUEUE], JOBS / 5 * scale, _nothing)
+                await asyncio.sleep(7)  # until it knows that nobody else wants its hints
                 found = await self._drain(served, filled or [_QUEUE], asked or filled or [_QUEUE], JOBS * scale, around)
             return Figure(found.value, empty.value, cpu=found.cpu)
 
