@@ -14,6 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from atomo_gql.api.auth import Authenticator
+from atomo_gql.api.eager import within
 from atomo_gql.api.errors import MethodNotAllowed, UnsupportedMediaType, internal, problem
 from atomo_gql.api.rest.bodies import decode, decode_listed
 from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge, Unauthenticated
@@ -222,8 +223,7 @@ async def read_away(receive: Receive) -> None:
 
 async def _part(receive: Receive) -> Message:
     try:
-        async with asyncio.timeout(BODY_SECS):
-            return await receive()
+        return await within(BODY_SECS, receive())
     except TimeoutError:
         raise BadUserInput(f"the body must keep coming: there was nothing of it for {BODY_SECS:g} s") from None
 
