@@ -23,6 +23,7 @@ from atomo_gql.store.batching import Batcher
 from atomo_gql.store.lease import LeaseRow
 
 log = logging.getLogger("atomo_gql.leases")
+_MOST_LEASED = 1_000  # jobs that the requests of one statement may ask for
 
 
 class LeaseService:
@@ -35,7 +36,10 @@ class LeaseService:
         self._tokens = tokens
         self._reports = reports
         self._leasing: Batcher[LeaseRow, list[LeasedJob]] = Batcher(
-            lambda rows: store.lease(self._database, rows), size=100, flights=2
+            lambda rows: store.lease(self._database, rows),
+            size=100,
+            weigh=lambda row: row.count,
+            most_weight=_MOST_LEASED,
         )
         self._closing: Batcher[LeaseRow, bool] = Batcher(lambda rows: store.close(self._database, rows))
         self._background: set[asyncio.Task[None]] = set()

@@ -16,13 +16,21 @@ WITH asked AS MATERIALIZED (
     JOIN worker_tokens AS t ON t.id = r.worker_id AND token_lives(t)
     ORDER BY r.ord
 ),
+scopes AS MATERIALIZED (  -- requests of one scope are served together, each its share in turn
+    SELECT min(a.request) AS first, a.tenant, a.queues, a.kinds, array_agg(a.request ORDER BY a.request) AS shares
+    FROM asked AS a CROSS JOIN generate_series(1, a.count)
+    WHERE NOT a.is_repeated GROUP BY a.tenant, a.queues, a.kinds ORDER BY 1
+),
+found AS MATERIALIZED (
+    SELECT t.*, s.shares[row_number() OVER (PARTITION BY s.first ORDER BY t.priority DESC, t.eligible_at, t.id)] AS request
+    FROM scopes AS s CROSS JOIN LATERAL take_ready(s.tenant, s.queues, s.kinds, cardinality(s.shares)) AS t
+),
 taken AS MATERIALIZED (
-    SELECT a.request, a.worker_id, a.visibility, a.request_id, gen_random_uuid() AS lease_id,
-        statement_timestamp() AS leased_at, t.*,
-        least(statement_timestamp() + make_interval(secs => a.visibility),
-              lease_limit(statement_timestamp(), t.timeout_secs, t.deadline)) AS expires_at
-    FROM asked AS a CROSS JOIN LATERAL take_ready(a.tenant, a.queues, a.kinds, a.count) AS t
-    WHERE NOT a.is_repeated
+    SELECT f.*, ($1::uuid[])[f.request] AS worker_id, ($3::integer[])[f.request] AS visibility,
+        ($4::text[])[f.request] AS request_id, gen_random_uuid() AS lease_id, statement_timestamp() AS leased_at,
+        least(statement_timestamp() + make_interval(secs => ($3::integer[])[f.request]),
+              lease_limit(statement_timestamp(), f.timeout_secs, f.deadline)) AS expires_at
+    FROM found AS f
 ),
 claimed AS (
     INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
