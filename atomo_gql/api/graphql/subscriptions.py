@@ -69,7 +69,7 @@ class Subscription:
         if names is not None and (len(names) > _MOST_QUEUES or "*" in names):
             raise BadUserInput(f"queues must name at most {_MOST_QUEUES} queues, and not *", field="queues")
         service, caller = info.context.services.queues, info.context.caller
-        first = Window[str](_MOST_QUEUES, None, None, is_backwards=False)
+        first: Window[str] = Window(_MOST_QUEUES, None, None, is_backwards=False)
         told: Sequence[QueueView] | None = None
         while True:
             views: Sequence[QueueView] | None = None
