@@ -93,7 +93,7 @@ async def _filled(rig: Rig, http: aiohttp.ClientSession, count: int, tell: Tell)
         async with store.connection() as sql:
             middle = await sql.fetchval("SELECT id::text FROM job_records ORDER BY id OFFSET $1 LIMIT 1", count // 2)
             waiting = await sql.fetchval("SELECT id::text FROM ready ORDER BY id DESC LIMIT 1")
-            now = await sql.fetchval("SELECT to_json(max(finished_at) - interval '1 second') #>> '{}' FROM job_records")
+            now = await sql.fetchval("SELECT to_json(max(at) - interval '1 second') #>> '{}' FROM events")
         async with rig.serving(store) as place:
             query = "query ($id: ID!) { jobs(first: 1, filter: {}) { edges { cursor } } job(id: $id) { id } }"
             body = {"query": query, "variables": {"id": middle}}
