@@ -162,7 +162,7 @@ class Leasing:
                 jobs, outcomes = await self._client.lease(ask)
             except (Unavailable, Refused) as error:
                 if ask.reports:  # their outcomes shall not wait for a lease
-                    self.outbox.put_back(ask.reports, error)
+                    self.outbox.put_back(ask.reports, error, were_riding=True)
                     ask = replace(ask, reports=[])
                     if isinstance(error, Refused) and error.status in (400, 413):
                         continue  # they may be to blame, and not the request

@@ -79,10 +79,10 @@ class Outbox:
             else:
                 report.fail(Refused(f"{status} {detail}", int(status or 0), str(outcome.get("code", ""))))
 
-    def put_back(self, batch: list[Report], error: CallError) -> None:
+    def put_back(self, batch: list[Report], error: CallError, *, were_riding: bool = False) -> None:
         """The request was not answered with success: what ends a lease is sent again, unless that is hopeless."""
         refusal = error.status if isinstance(error, Refused) and error.status not in (404, 405) else None
-        if len(batch) > 1 and refusal in (400, 413):  # one of them is to blame: each for itself
+        if (were_riding or len(batch) > 1) and refusal in (400, 413):  # something in it is to blame: each for itself
             for report in batch:
                 self._fly([report])
             return

@@ -50,14 +50,14 @@ async def working(worker: Worker) -> AsyncIterator[None]:
         await task
 
 
-async def reached(server: Server, job_id: str, status: str) -> Any:
+async def reached(server: Server, job_id: str, status: str, *, within: float = 40) -> Any:
     """The job, once it has come to this state."""
 
     async def look() -> Any:
         job = await server.job(job_id)
         return job if job["status"] == status else None
 
-    return await until(look, within=20)
+    return await until(look, within=within)
 
 
 class Process:

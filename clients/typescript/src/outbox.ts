@@ -85,9 +85,10 @@ export class Outbox {
   }
 
   /** The request was not answered with success: what ends a lease is sent again, unless that is hopeless. */
-  putBack(batch: readonly Report[], error: unknown): void {
-    if (error instanceof Refused && batch.length > 1 && (error.status === 400 || error.status === 413)) {
-      for (const report of batch) void this.#fly([report]); // one of them is to blame: each for itself
+  putBack(batch: readonly Report[], error: unknown, { wereRiding = false } = {}): void {
+    const isOfMany = wereRiding || batch.length > 1;
+    if (error instanceof Refused && isOfMany && (error.status === 400 || error.status === 413)) {
+      for (const report of batch) void this.#fly([report]); // something in it is to blame: each for itself
       return;
     }
     const again: Report[] = [];

@@ -155,7 +155,7 @@ export class Worker {
         return jobs;
       } catch (error) {
         const mayBlameReports = reports.length > 0 && error instanceof Refused && [400, 413].includes(error.status);
-        if (reports.length) this.#outbox.putBack(reports, error);
+        if (reports.length) this.#outbox.putBack(reports, error, { wereRiding: true });
         reports = []; // their outcomes shall not wait for a lease
         if (mayBlameReports) continue;
         if (!(error instanceof Unavailable)) throw error;
