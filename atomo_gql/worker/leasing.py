@@ -161,11 +161,16 @@ class Leasing:
             try:
                 jobs, outcomes = await self._client.lease(ask)
             except (Unavailable, Refused) as error:
+                # The token may reach other kinds; whether it is good at all, a request without kinds finds out.
+                is_of_kinds = isinstance(error, Refused) and error.status == 403 and ask.kinds is not None
                 if ask.reports:  # their outcomes shall not wait for a lease
-                    self.outbox.put_back(ask.reports, error, were_riding=True)
+                    blamed = Unavailable(str(error)) if is_of_kinds else error
+                    self.outbox.put_back(ask.reports, blamed, were_riding=True)
                     ask = replace(ask, reports=[])
                     if isinstance(error, Refused) and error.status in (400, 413):
                         continue  # they may be to blame, and not the request
+                if is_of_kinds:
+                    return []
                 if isinstance(error, Refused) and error.status not in _TRANSIENT:
                     raise
                 if self._ended:

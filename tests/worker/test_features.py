@@ -412,6 +412,31 @@ async def test_the_end_says_what_was_done(server: Server, caplog: pytest.LogCapt
     assert "stopped: 1 succeeded, 1 dead in " in caplog.text
 
 
+async def test_a_token_of_some_kinds_is_enough_while_a_limited_one_is_full(server: Server) -> None:
+    minted = await server.mint("q", kinds=["few"])
+    worker = _worker(url=server.url, token=minted.token, wait=1, concurrency=4)
+    go = asyncio.Event()
+
+    @worker.on("few", concurrency=1)
+    async def few(ctx: JobContext) -> None:
+        await go.wait()
+
+    @worker.on("other")
+    async def other(ctx: JobContext) -> None: ...
+
+    first, second = await server.enqueue(kind="few"), await server.enqueue(kind="few")
+    async with working(worker):
+        await reached(server, first, "leased")
+        before = await _requests(server)
+
+        async def refused() -> bool:
+            return await _requests(server) > before + 2
+
+        await until(refused, within=20)
+        go.set()
+        await reached(server, second, "succeeded")
+
+
 @pytest.mark.parametrize("is_limited", [False, True])
 async def test_many_jobs_cost_few_requests(server: Server, is_limited: bool) -> None:
     """A no-op job costs a small part of a request: its report rides on the request that brings the next ones. The limit
