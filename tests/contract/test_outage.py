@@ -15,6 +15,7 @@ from atomo_gql.cli.host import running
 from atomo_gql.settings import Settings
 from tests.conftest import SECRET, Server, until
 from tests.contract.table import CLOSED, World, line, refused
+from tests.graphql.helpers import subscribed
 
 
 class Wire:
@@ -91,6 +92,25 @@ async def test_every_call_says_that_the_database_is_away(wired: tuple[Server, Wi
     for row in CLOSED:
         if row.path.rpartition("/")[2] not in ("fail", "release"):  # the job has been completed
             assert (await world.ask(row)).status == row.status, row
+
+
+async def test_who_watches_queues_goes_on_when_the_database_is_back(wired: tuple[Server, Wire]) -> None:
+    server, wire = wired
+    await server.enqueue()
+    stats = "subscription { queueStats(every: 0.5) { name depth { queued } } }"
+    async with subscribed(server, stats) as watching:
+        assert await watching.next() == {"queueStats": [{"name": "q", "depth": {"queued": 1}}]}
+        await wire.cut()
+
+        async def is_away() -> bool:
+            return not await _is_ready(server)
+
+        await until(is_away)
+        await asyncio.sleep(1)  # two looks, which find nothing
+        await wire.mend()
+        await until(lambda: _is_ready(server))
+        await server.enqueue()
+        assert await watching.next() == {"queueStats": [{"name": "q", "depth": {"queued": 2}}]}
 
 
 async def _is_ready(server: Server) -> bool:
