@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from atomo_gql.worker.backoff import Backoff
 from atomo_gql.worker.client import Ask, Client
@@ -68,6 +69,8 @@ class Leasing:
         self._share = -(-config.concurrency // (1 + self._ahead))  # of the room, for each request
         self._piled_up = asyncio.Event()
         self.asked = 0  # jobs that may come with the answers under way
+        self._polled: list[str] | None = None  # the kinds that are being waited for, where not all are
+        self._has_widened = asyncio.Event()
         self._is_back = asyncio.Event()
         self.is_in_between = False  # about to ask as soon as there is room: reports may come along
         self.outbox: Outbox
@@ -159,7 +162,7 @@ class Leasing:
             asked_at = loop.time()
             self._open_requests += 1
             try:
-                jobs, outcomes = await self._client.lease(ask)
+                jobs, outcomes = await self._lease(ask)
             except (Unavailable, Refused) as error:
                 # The token may reach other kinds; whether it is good at all, a request without kinds finds out.
                 is_of_kinds = isinstance(error, Refused) and error.status == 403 and ask.kinds is not None
@@ -189,6 +192,29 @@ class Leasing:
             finally:
                 self._open_requests -= 1
             await self._sleep(pause)
+
+    async def _lease(self, ask: Ask) -> tuple[list[Job], list[dict[str, Any]]]:
+        """One try. A long poll for some kinds is given up once there is room for others, too."""
+        if ask.kinds is None or ask.reports or ask.wait == 0:
+            return await self._client.lease(ask)
+        self._polled, self._has_widened = ask.kinds, asyncio.Event()
+        call = asyncio.create_task(self._client.lease(ask))
+        widening = asyncio.create_task(self._has_widened.wait())
+        try:
+            await asyncio.wait([call, widening], return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                return call.result()
+        finally:
+            self._polled = None
+            for task in (call, widening):
+                task.cancel()
+            await asyncio.gather(call, widening, return_exceptions=True)
+        return await self._client.lease(replace(ask, wait=0))  # an answer may have been on its way: the same again
+
+    def freed(self, kind: str) -> None:
+        """There is room for another job of that kind."""
+        if self._polled is not None and kind not in self._polled:
+            self._has_widened.set()
 
     def answered(self) -> None:
         """The server is there: ask again at once."""

@@ -117,6 +117,7 @@ class Runner:
     def _freed(self, attempt: Attempt) -> None:
         """Its handler has ended."""
         self._running[attempt.job.kind] -= 1
+        self._leasing.freed(attempt.job.kind)
         self._room_freed.set()
 
     def _end(self, attempt: Attempt, _: asyncio.Task[None]) -> None:

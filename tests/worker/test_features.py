@@ -267,6 +267,37 @@ async def test_the_end_says_what_was_done(server: Server, caplog: pytest.LogCapt
     assert "stopped: 1 succeeded, 1 dead in " in caplog.text
 
 
+async def test_the_limit_of_one_kind_holds_and_is_not_waited_out(server: Server) -> None:
+    """Its next job is leased when the one before has ended, though the worker waits, for 30 s, for the other kinds."""
+    minted = await server.mint("q")
+    worker = _worker(url=server.url, token=minted.token, wait=30, concurrency=20)
+    now = most = done = 0
+
+    @worker.on("one", concurrency=1)
+    async def one(ctx: JobContext) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+
+    @worker.on("k")
+    async def handler(ctx: JobContext) -> None:
+        nonlocal done
+        done += 1
+
+    kinds = (["one"] + ["k"] * 10 + ["unheard of"]) * 20
+    body = {"jobs": [{"queue": "q", "kind": kind} for kind in kinds]}
+    _, made = await server.call("POST", "/jobs/batch", body, headers=bearer())
+    async with working(worker):
+        ends = [
+            await reached(server, job["id"], "dead" if kind == "unheard of" else "succeeded", within=20)
+            for job, kind in zip(made["jobs"], kinds, strict=True)
+        ]
+    assert (most, done) == (1, 200)
+    assert {end["attempts"] for end in ends} == {1}
+
+
 async def test_a_token_of_some_kinds_is_enough_while_a_limited_one_is_full(server: Server) -> None:
     minted = await server.mint("q", kinds=["few"])
     worker = _worker(url=server.url, token=minted.token, wait=1, concurrency=4)
