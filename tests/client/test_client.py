@@ -63,8 +63,8 @@ async def test_many_take_the_arguments_of_one(served: Server) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     async with AsyncClient(served.url, token()) as jobs:
         fields: dict[str, Any] = {"max_attempts": 2, "run_at": later, "idempotency_key": "k", "payload": None}
-        [job_id] = await jobs.enqueue_many([{"queue": "q", "kind": "double", **fields}])
-        assert await jobs.enqueue("q", "double", **fields) == job_id
+        [job_id] = await jobs.enqueue_many([{"queue": "of nobody", "kind": "double", **fields}])
+        assert await jobs.enqueue("of nobody", "double", **fields) == job_id
         found = await jobs.get(job_id)
         assert (found["maxAttempts"], found["runAt"][:19]) == (2, later.isoformat()[:19])
         await jobs.cancel(job_id, "not needed")
