@@ -62,7 +62,7 @@ SELECT id FROM (
     UNION ALL
     (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
      WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz, $10::text) > 0)
-        AND end_matches(d.finished_at, d.error, $8, $9, $10)
+        AND end_matches(d.finished_at, d.error, $8, $9, $10) AND ($9 IS NULL OR d.id < first_id_at($9 + interval '1 hour'))
         AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
         AND ($11::uuid IS NULL OR d.id > $11) AND ($12::uuid IS NULL OR d.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN d.id END DESC, CASE WHEN NOT $13 THEN d.id END LIMIT $14::integer)

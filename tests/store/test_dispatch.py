@@ -158,3 +158,23 @@ async def test_dispatch_of_a_kind_walks_an_index_past_the_other_kinds(database: 
         assert [UUID(job.id) for job in jobs] == [wanted.id]
         assert await _reads(sql) - before < 1_000, (token.tenant, queues)
         await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)
+
+
+async def test_queues_of_unequal_age_are_merged_in_order_and_read_no_deeper_than_needed(
+    database: Database, sql: Any
+) -> None:
+    """Whatever queue the oldest jobs are in, each request takes exactly those that have waited longest."""
+    worker = await make_token(database)
+    names = [f"m{n}" for n in range(20)]
+    for name in (*names, "m3", "m3", "m3", "m7"):  # two queues are longer
+        await enqueue.enqueue(database, [row(name) for _ in range(40)])
+    await sql.execute("""
+        UPDATE ready SET eligible_at = now() - make_interval(secs => CASE queue
+            WHEN 'm3' THEN 5000 + random() WHEN 'm5' THEN random() ELSE 1000 * random() END)""")
+    expected = [str(r["id"]) for r in await sql.fetch("SELECT id FROM ready ORDER BY eligible_at, id")]
+
+    taken: list[str] = []
+    for count in (1, 30, 200, 400, 1_000):
+        taken += [job.id for job in await _take(database, worker, *names, count=count)]
+
+    assert taken == expected

@@ -40,6 +40,15 @@ async def crowded(database: Database) -> AsyncIterator[Database]:
     yield database
 
 
+def _read(node: dict[str, Any]) -> Iterator[int]:
+    """The rows that each scan of a plan reads."""
+    if "Relation Name" in node:
+        passed_over = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+        yield (node.get("Actual Rows", 0) + passed_over) * node.get("Actual Loops", 1)
+    for inner in node.get("Plans", ()):
+        yield from _read(inner)
+
+
 def _scans(node: dict[str, Any]) -> Iterator[str]:
     """The tables that a plan reads from end to end, but for those that hardly hold anything."""
     read = node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)
@@ -49,11 +58,16 @@ def _scans(node: dict[str, Any]) -> Iterator[str]:
         yield from _scans(inner)
 
 
-async def _scanned(database: Database, pool: str, name: str, *arguments: Any) -> list[str]:
+async def _plan(database: Database, pool: str, name: str, *arguments: Any) -> dict[str, Any]:
     async with database.connection(pool) as connection:
         text = statements()[name].text
         [[plan]] = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", *arguments)
-    found = _scans(json.loads(plan)[0]["Plan"])
+    root: dict[str, Any] = json.loads(plan)[0]["Plan"]
+    return root
+
+
+async def _scanned(database: Database, pool: str, name: str, *arguments: Any) -> list[str]:
+    found = _scans(await _plan(database, pool, name, *arguments))
     return [table for table in found if table.startswith(_GROWS)]
 
 
@@ -66,6 +80,15 @@ async def test_a_page_walks_an_index_whatever_is_asked(crowded: Database) -> Non
             if found := await _scanned(crowded, "query", "job_page", *conditions, None, below, True, 50):
                 wrong[f"{name}, below {below}"] = found
     assert wrong == {}
+
+
+@pytest.mark.parametrize("statuses", [None, ["succeeded"], ["dead"]])
+async def test_a_stretch_of_time_in_which_nothing_ended_is_seen_to_be_empty(crowded: Database, statuses: Any) -> None:
+    for hours in (-1_000, 1_000):
+        start = _NOW + timedelta(hours=hours)
+        conditions = (None, statuses, *_NOTHING[2:7], start, start + timedelta(hours=1), None)
+        plan = await _plan(crowded, "query", "job_page", *conditions, None, None, True, 50)
+        assert sum(_read(plan)) < _FEW, hours
 
 
 async def test_what_is_shown_of_jobs_is_looked_up(crowded: Database) -> None:
