@@ -2,8 +2,8 @@
 -- One row per input, in its order: the job's id, and whether it is new. Within one call a key may occur once per tenant
 -- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring.
 WITH input AS MATERIALIZED (
-    SELECT i.*, new_id() AS id, statement_timestamp() AS at
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
+    SELECT i.*, nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at
+    FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o, unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
                 $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[])
         WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, timeout_secs,
                               deadline, ord)

@@ -16,21 +16,25 @@ WITH asked AS MATERIALIZED (
     JOIN worker_tokens AS t ON t.id = r.worker_id AND token_lives(t)
     ORDER BY r.ord
 ),
-scopes AS MATERIALIZED (  -- requests of one scope are served together, each its share in turn
-    SELECT min(a.request) AS first, a.tenant, a.queues, a.kinds, array_agg(a.request ORDER BY a.request) AS shares
-    FROM asked AS a CROSS JOIN generate_series(1, a.count)
-    WHERE NOT a.is_repeated GROUP BY a.tenant, a.queues, a.kinds ORDER BY 1
+scopes AS MATERIALIZED (  -- requests of one scope are served together, in turn
+    SELECT min(request) AS first, tenant, queues, kinds, sum(count)::integer AS count,
+        array_agg(request ORDER BY request) AS requests, array_agg(before ORDER BY request) AS befores
+    FROM (SELECT *, sum(count) OVER (PARTITION BY tenant, queues, kinds ORDER BY request) - count AS before
+          FROM asked WHERE NOT is_repeated) AS a
+    GROUP BY tenant, queues, kinds ORDER BY 1
 ),
 found AS MATERIALIZED (
-    SELECT t.*, s.shares[row_number() OVER (PARTITION BY s.first ORDER BY t.priority DESC, t.eligible_at, t.id)] AS request
-    FROM scopes AS s CROSS JOIN LATERAL take_ready(s.tenant, s.queues, s.kinds, cardinality(s.shares)) AS t
+    SELECT t.*, row_number() OVER w AS nth, s.requests[width_bucket(row_number() OVER w - 1, s.befores)] AS request
+    FROM scopes AS s CROSS JOIN LATERAL take_ready(s.tenant, s.queues, s.kinds, s.count) AS t
+    WINDOW w AS (PARTITION BY s.first ORDER BY t.priority DESC, t.eligible_at, t.id)
 ),
 taken AS MATERIALIZED (
     SELECT f.*, ($1::uuid[])[f.request] AS worker_id, ($3::integer[])[f.request] AS visibility,
-        ($4::text[])[f.request] AS request_id, gen_random_uuid() AS lease_id, statement_timestamp() AS leased_at,
+        ($4::text[])[f.request] AS request_id, nth_secret_id(o.secret, f.request::bigint << 32 | f.nth) AS lease_id,
+        statement_timestamp() AS leased_at,
         least(statement_timestamp() + make_interval(secs => ($3::integer[])[f.request]),
               lease_limit(statement_timestamp(), f.timeout_secs, f.deadline)) AS expires_at
-    FROM found AS f
+    FROM (SELECT gen_random_uuid() AS secret OFFSET 0) AS o, found AS f
 ),
 claimed AS (
     INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
