@@ -11,7 +11,7 @@ from atomo_gql.worker.encoding import plain_text
 from atomo_gql.worker.errors import LeaseLost, NonRetryableError, Refused, RetryAfter
 from atomo_gql.worker.failure import describe, one_line
 from atomo_gql.worker.handlers import Handler
-from atomo_gql.worker.heartbeat import Heartbeat
+from atomo_gql.worker.heartbeat import Heartbeat, Heartbeats
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.lease import Lease
 from atomo_gql.worker.outbox import Outbox
@@ -58,6 +58,7 @@ class Surroundings:
     threads: Threads
     processes: Processes
     tally: Tally
+    heartbeats: Heartbeats
     visibility: int
     on_room: Callable[["Attempt"], None]
     on_refused: Callable[[Refused], None]
@@ -143,7 +144,7 @@ class Attempt:
             self.task.cancel()
 
     async def _run(self) -> None:
-        self._heartbeat.start()
+        self._heartbeat.start(self._around.heartbeats)
         try:
             report = await self._handle()
             if report is not None:

@@ -40,17 +40,20 @@ class Handler:
         )
         return cls(function, is_async, concurrency, converter_of(function), middleware)
 
-    async def call(self, ctx: JobContext, threads: Threads) -> Any:
-        """Run the handler, with the middleware around it, and return what it returns."""
+    def call(self, ctx: JobContext, threads: Threads) -> Awaitable[Any]:
+        """Run the handler, with the middleware around it; what it returns, once awaited."""
         if not self.middleware:
-            return await self._innermost(ctx, threads)
+            if self.is_async and self.convert is None:
+                made: Awaitable[Any] = self.function(ctx)
+                return made
+            return self._innermost(ctx, threads)
 
         def after(place: int) -> Next:
             if place == len(self.middleware):
                 return lambda: self._innermost(ctx, threads)
             return lambda: self.middleware[place](ctx, after(place + 1))
 
-        return await after(0)()
+        return after(0)()
 
     async def _innermost(self, ctx: JobContext, threads: Threads) -> Any:
         arguments = (ctx,) if self.convert is None else (ctx, self.convert(ctx.job.payload))

@@ -1,6 +1,7 @@
 """When a lease is due for a heartbeat.
 
-The event loop's timers do the waiting: a job that ends before its first heartbeat costs one timer and no task.
+The event loop's timers do the waiting. Leases that began together share the timer of their first heartbeat, so that a
+job which ends before it costs neither a task nor a timer.
 """
 
 import asyncio
@@ -14,7 +15,36 @@ logger = logging.getLogger("atomo_gql.worker")
 
 LATE_SECONDS = 1.0
 COMPLAIN_SECONDS = 10.0  # between two complaints, of all the jobs of a process
+TOGETHER_SECONDS = 0.05  # apart at most, to share a first heartbeat's timer
 _complained_at = float("-inf")
+
+
+class Heartbeats:
+    """The first heartbeats of a worker's leases."""
+
+    __slots__ = ("_open_until", "_together")
+
+    def __init__(self) -> None:
+        self._open_until = float("-inf")
+        self._together: set[Heartbeat] = set()
+
+    def first(self, heartbeat: "Heartbeat") -> "set[Heartbeat]":
+        """Have it called when its lease is due for the first time, as long as it is in the set that is returned."""
+        lease = heartbeat.lease
+        if lease.extended_at > self._open_until:
+            self._open_until = lease.extended_at + TOGETHER_SECONDS
+            self._together = set()
+            lease.loop.call_at(lease.extended_at + lease.visibility / 3, self._due, self._together)
+        self._together.add(heartbeat)
+        return self._together
+
+    @staticmethod
+    def _due(together: "set[Heartbeat]") -> None:
+        for heartbeat in list(together):
+            heartbeat.due()
+
+
+_NOBODY: "set[Heartbeat]" = set()
 
 
 class Heartbeat:
@@ -24,66 +54,73 @@ class Heartbeat:
     can still be extended and completed.
     """
 
-    __slots__ = ("_backoff", "_lease", "_loop", "_sending", "_stopped", "_timer")
+    __slots__ = ("_backoff", "_due_at", "_sending", "_stopped", "_timer", "_together", "lease")
 
     def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-        self._loop = lease.loop
+        self.lease = lease
         self._backoff: Backoff | None = None
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._together = _NOBODY
 
-    def start(self) -> None:
+    def start(self, heartbeats: Heartbeats) -> None:
         """The lease is new: the first heartbeat is due in a third of the visibility."""
-        self._timer = self._loop.call_at(self._loop.time() + self._lease.visibility / 3, self._due)
+        self._due_at = self.lease.extended_at + self.lease.visibility / 3
+        self._together = heartbeats.first(self)
 
     def stop(self) -> None:
         """No heartbeat after this."""
         self._stopped = True
+        self._together.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._sending is not None:
             self._sending.cancel()
 
-    def _due(self) -> None:
-        self._complain()
-        next_at = self._lease.extended_at + self._lease.visibility / 3
-        if next_at > self._loop.time():  # progress has moved the deadline meanwhile
-            self._timer = self._loop.call_at(next_at, self._due)
+    def due(self) -> None:
+        """The event loop's time has come to that of the next heartbeat."""
+        now = self.lease.loop.time()
+        self._complain(now)
+        next_at = self.lease.extended_at + self.lease.visibility / 3
+        if next_at > now + TOGETHER_SECONDS:  # progress has moved the deadline meanwhile
+            self._call_at(next_at)
         else:
-            self._sending = self._loop.create_task(self._send())
+            self._sending = self.lease.loop.create_task(self._send())
 
-    def _complain(self) -> None:
+    def _call_at(self, due_at: float) -> None:
+        self._due_at = due_at
+        self._timer = self.lease.loop.call_at(due_at, self.due)
+
+    def _complain(self, now: float) -> None:
         """The loop calls when the time has come; much later, only if something did not let it."""
         global _complained_at
-        now = self._loop.time()
-        late = now - self._timer.when() if self._timer is not None else 0.0
-        if late > max(LATE_SECONDS, self._lease.visibility / 6) and now - _complained_at > COMPLAIN_SECONDS:
+        late = now - self._due_at
+        if late > max(LATE_SECONDS, self.lease.visibility / 6) and now - _complained_at > COMPLAIN_SECONDS:
             _complained_at = now
             logger.warning(
                 "%s: its heartbeat is %.1f s late: a handler blocks the event loop (make it a plain def, or use "
                 "ctx.run_in_process)",
-                self._lease.job.label,
+                self.lease.job.label,
                 late,
             )
 
     async def _send(self) -> None:
-        interval = self._lease.visibility / 3
+        interval = self.lease.visibility / 3
         try:
-            await self._lease.heartbeat()
+            await self.lease.heartbeat()
         except LeaseLost:
             return
         except Refused as error:
-            logger.warning("%s: heartbeat refused: %s", self._lease.job.label, error)
+            logger.warning("%s: heartbeat refused: %s", self.lease.job.label, error)
             pause = interval
         except Unavailable as error:
-            logger.debug("%s: heartbeat not taken: %s", self._lease.job.label, error)
+            logger.debug("%s: heartbeat not taken: %s", self.lease.job.label, error)
             if self._backoff is None:
                 self._backoff = Backoff(longest=interval)
             pause = min(self._backoff.pause(error.retry_after), interval)
         else:
             self._backoff = None
-            pause = max(0.0, self._lease.extended_at + interval - self._loop.time())
+            pause = max(0.0, self.lease.extended_at + interval - self.lease.loop.time())
         if not self._stopped:
-            self._timer = self._loop.call_later(pause, self._due)
+            self._call_at(self.lease.loop.time() + pause)

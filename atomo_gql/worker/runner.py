@@ -11,6 +11,7 @@ from atomo_gql.worker.client import Client
 from atomo_gql.worker.config import Config
 from atomo_gql.worker.errors import Refused, WorkerRejected
 from atomo_gql.worker.handlers import Handler
+from atomo_gql.worker.heartbeat import Heartbeats
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.leasing import Leasing, Room
 from atomo_gql.worker.outbox import Outbox
@@ -40,7 +41,14 @@ class Runner:
         self._processes = Processes()
         self.tally = Tally()
         self._around = Surroundings(
-            self._outbox, self._threads, self._processes, self.tally, config.visibility, self._freed, self._refused
+            self._outbox,
+            self._threads,
+            self._processes,
+            self.tally,
+            Heartbeats(),
+            config.visibility,
+            on_room=self._freed,
+            on_refused=self._refused,
         )
         self._in_hand: set[Attempt] = set()
         self._running: Counter[str] = Counter()  # handlers, by kind

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomo_gql.worker.attempt import Attempt, Cut, Surroundings
+from atomo_gql.worker.heartbeat import Heartbeats
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.outbox import Outbox
 from atomo_gql.worker.processes import Processes
@@ -73,7 +74,14 @@ async def run_handler(
     )
     outbox, threads, processes = _Outbox(), Threads(1, lambda: None), Processes()
     around = Surroundings(
-        outbox, threads, processes, Tally(), _LEAST_SECONDS * 60, on_room=lambda _: None, on_refused=lambda _: None
+        outbox,
+        threads,
+        processes,
+        Tally(),
+        Heartbeats(),
+        _LEAST_SECONDS * 60,
+        on_room=lambda _: None,
+        on_refused=lambda _: None,
     )
     attempt = Attempt(job, handler, around)
     if cancel_after is not None:

@@ -21,6 +21,7 @@ else:
 
 ASK_SECONDS = 0.5
 _recorded, _asked_at = False, float("-inf")
+_UNTRACED = nullcontext()
 _traceparent: ContextVar[str | None] = ContextVar("atomo_traceparent", default=None)
 
 
@@ -37,7 +38,7 @@ def current_traceparent() -> str | None:
 def in_trace(job: Job) -> AbstractContextManager[None]:
     """Within it the job's trace is the current one."""
     if job.traceparent is None and not _is_recorded():
-        return nullcontext()
+        return _UNTRACED
     return _in_trace(job)
 
 

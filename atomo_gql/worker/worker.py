@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from atomo_gql.worker.collector import calm_collector
 from atomo_gql.worker.config import checked_config, whole
 from atomo_gql.worker.handlers import Handler, Middleware
 from atomo_gql.worker.processes import refuse_in_child
@@ -126,7 +127,8 @@ class Worker:
         if not logger.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
             logging.getLogger("atomo_gql").setLevel(logging.INFO)
-        asyncio.run(self._run_until_signal())
+        with calm_collector():
+            asyncio.run(self._run_until_signal())
 
     async def run_async(self) -> None:
         """Run until stop(), on the caller's event loop and without touching signals.
