@@ -25,7 +25,7 @@ from atomo_gql.domain.errors import Unavailable
 from atomo_gql.settings import MOST_WORKERS, Settings
 from atomo_gql.store.database import connections_allowed
 
-_BACKLOG = 2_048
+_BACKLOG = 2_048  # connections that may wait to be accepted
 
 
 @click.command()

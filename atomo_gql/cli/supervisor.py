@@ -90,7 +90,7 @@ class Supervisor:
                 ended = f"it cannot be started: {error.strerror or error}"
             if self._stopping.is_set():
                 return
-            if all(other.bad_starts >= _TRIES for other in self._servers):
+            if all(other.bad_starts >= _TRIES and not other.is_ready for other in self._servers):
                 log.error("server %d: %s", server.number, ended)
                 self._is_hopeless = True
                 self.stop()
