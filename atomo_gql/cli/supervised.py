@@ -8,12 +8,15 @@ import signal
 import socket
 import threading
 import time
+from typing import Any
 
 import click
 from prometheus_client import values
 
 FORCE_SECS = 20
 """Seconds in which a process ends in good order (requests under way, then connections), or by force."""
+
+_REST_SECS = 0.001  # after each connection: more does not spread a burst any better
 
 
 @click.command(hidden=True)
@@ -59,10 +62,25 @@ def _run(number: int, listening: socket.socket, supervisor: socket.socket, count
     asyncio.run(serve())
 
 
+class _Shared(socket.socket):
+    """Rests after each connection, for the others to take the next: else one takes all of a burst, and keeps them."""
+
+    _rests_until = 0.0  # on the monotonic clock
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection, or `BlockingIOError`, which to asyncio means that none is there."""
+        now = time.monotonic()
+        if now < self._rests_until:
+            raise BlockingIOError
+        accepted = super().accept()
+        self._rests_until = now + _REST_SECS
+        return accepted
+
+
 def _inherited(descriptor: int) -> socket.socket:
     found = socket.socket(fileno=descriptor)
     # Named as TCP, see host.listen; not every system tells.
-    listening = socket.socket(found.family, found.type, socket.IPPROTO_TCP, fileno=found.detach())
+    listening = _Shared(found.family, found.type, socket.IPPROTO_TCP, fileno=found.detach())
     listening.setblocking(False)
     return listening
 

@@ -20,7 +20,7 @@ log = logging.getLogger("atomo_gql.server")
 
 _STEADY_SECS = 5  # a process that served for so long started well
 _FIRST_PAUSE_SECS, _LAST_PAUSE_SECS = 0.1, 30.0  # before one is started again: doubled with each bad start
-_TRIES = 4  # bad starts in a row of every process, after which there is no hope
+_TRIES = 3  # bad starts in a row of every process, after which there is no hope
 
 
 @dataclass

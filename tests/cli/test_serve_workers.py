@@ -247,6 +247,27 @@ async def test_sigterm_finishes_what_is_under_way_and_ends_with_0(service: Servi
     assert "Traceback" not in service.log.read_text()
 
 
+async def test_a_second_signal_ends_what_the_first_waits_for(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")  # and no body
+    await service.both("GET", "/healthz")  # it has been read, for connections are taken in turn
+    children = service.children()
+
+    service.process.terminate()
+    await until(lambda: _are_at_most(1, service))
+    service.process.terminate()
+
+    async with asyncio.timeout(5):
+        assert await service.process.wait() == 0
+        await asyncio.gather(*map(ended, children))
+    writer.close()
+
+
+async def _are_at_most(most: int, service: Service) -> bool:
+    return len(service.children()) <= most
+
+
 async def test_the_embedded_postgresql_ends_after_them_at_ctrl_c(tmp_path: Path) -> None:
     async with _service(tmp_path, ATOMO_WORKERS="2") as service:
         await service.wrote("listening on")
