@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+MOST_WORKERS = 256
+
 
 class SettingsError(Exception):
     """The environment is not usable; each line of the message names a variable and the rule it breaks."""
@@ -24,6 +26,7 @@ class Settings:
     data_dir: Path = field(default_factory=Path)
     host: str = "127.0.0.1"
     port: int = 3000
+    workers: int = 1
     env: str = "development"
     jwt_secret: str = ""
     jwks_url: str | None = None
@@ -48,6 +51,11 @@ class Settings:
     def is_production(self) -> bool:
         """Whether nothing may be made up for convenience."""
         return self.env == "production"
+
+    @property
+    def connections(self) -> int:
+        """To the database, by all processes together: a pool each, and one that listens."""
+        return self.workers * (self.pool_size + 1)
 
 
 def _text(value: str) -> str:
@@ -123,6 +131,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ATOMO_DATA_DIR": ("data_dir", Path),
     "HOST": ("host", _text),
     "PORT": ("port", _whole(0, 65_535)),
+    "ATOMO_WORKERS": ("workers", _whole(1, MOST_WORKERS)),
     "ATOMO_ENV": ("env", _choice("development", "test", "production")),
     "JWT_SECRET": ("jwt_secret", _secret),
     "ATOMO_JWT_JWKS_URL": ("jwks_url", _url("https", "http")),

@@ -5,7 +5,8 @@ import asyncio
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from atomo_gql.cli.host import database, migrated, set_up_logs, settings_or_exit
+from atomo_gql.cli.host import database, migrated, settings_or_exit
+from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import BrokenStream
 from atomo_gql.settings import Settings

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 
 import click
 
-from atomo_gql.cli.host import Running, database, migrated, on_signals, running, set_up_logs, settings_or_exit
+from atomo_gql.cli.host import Running, database, migrated, on_signals, running, settings_or_exit
 from atomo_gql.cli.http import Client
+from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.cli.token import sign
 from atomo_gql.cli.watch import watch_job
 from atomo_gql.settings import Settings

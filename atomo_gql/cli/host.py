@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import click
-import structlog
 import uvicorn
 
 from atomo_gql.app import Application
@@ -22,7 +20,8 @@ from atomo_gql.store.migrations import SchemaError, migrate
 
 log = logging.getLogger("atomo_gql.server")
 
-_GRACE_SECS = 10
+GRACE_SECS = 10
+"""Seconds that requests under way have to end in, after the signal to stop."""
 
 
 def settings_or_exit() -> Settings:
@@ -35,46 +34,14 @@ def settings_or_exit() -> Settings:
         ) from None
 
 
-def set_up_logs(settings: Settings) -> None:
-    """Structured lines on standard error: for people, or as JSON."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    final: list[Any]
-    if settings.log_format == "json":
-        final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        # The plain traceback shows no local variables: tokens and payloads are among them.
-        plain: Any = structlog.dev.plain_traceback
-        final = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level.upper()]))
-    logging.getLogger("atomo_gql").setLevel(settings.log_level.upper())
-    # uvicorn says so of every upgrade that is refused with an answer, which is in order.
-    refused = "ASGI callable returned without completing handshake."
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != refused)
-    # asyncio says so of every write to a client that has gone, after the fifth.
-    logging.getLogger("asyncio").addFilter(lambda record: record.getMessage() != "socket.send() raised exception.")
-
-
 @contextlib.asynccontextmanager
 async def database(settings: Settings) -> AsyncIterator[str]:
     """The address of the database: the one named, or an embedded one for the length of the block."""
     if settings.database_url:
         yield settings.database_url
         return
-    postgres = EmbeddedPostgres(settings.data_dir, log=log.info)
+    more = {"max_connections": str(max(100, 20 + settings.connections))} if settings.workers > 1 else {}
+    postgres = EmbeddedPostgres(settings.data_dir, settings=more, log=log.info)
     try:
         dsn = await postgres.start()
     except EmbeddedPostgresError as error:
@@ -142,11 +109,14 @@ def on_signals(callback: Callable[[], None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, dsn: str) -> AsyncIterator[Running]:
-    """A server on a migrated database, for the length of the block, or until `stop` ends its task."""
+async def running(settings: Settings, dsn: str, listening: socket.socket | None = None) -> AsyncIterator[Running]:
+    """A server on a migrated database, for the length of the block, or until `stop` ends its task.
+
+    It listens where the settings say, unless it is given a socket.
+    """
     application = Application(settings, dsn)
-    listening = _listen(settings.host, settings.port)
-    port = listening.getsockname()[1]
+    listening = listening or listen(settings)
+    url = url_of(settings, listening)
     config = uvicorn.Config(
         application.asgi,
         http="httptools",
@@ -158,7 +128,7 @@ async def running(settings: Settings, dsn: str) -> AsyncIterator[Running]:
         proxy_headers=False,
         limit_concurrency=None,
         backlog=2048,
-        timeout_graceful_shutdown=_GRACE_SECS,
+        timeout_graceful_shutdown=GRACE_SECS,
         timeout_keep_alive=75,
         lifespan="on",
     )
@@ -173,15 +143,22 @@ async def running(settings: Settings, dsn: str) -> AsyncIterator[Running]:
         started.cancel()
         await task
         raise click.ClickException("the server did not start; the lines above say why")
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        yield Running(f"http://{host}:{port}", application, server, task)
+        yield Running(url, application, server, task)
     finally:
         server.should_exit = True
         await task
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def url_of(settings: Settings, listening: socket.socket) -> str:
+    """Where the server is found."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{listening.getsockname()[1]}"
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket at HOST and PORT, or the reason why there can be none."""
+    host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or asyncio would not turn Nagle's algorithm off, and every answer would wait 40 ms for its body.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -195,3 +172,10 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
     listening.setblocking(False)
     return listening
+
+
+def calm_the_collector() -> None:
+    """Nearly nothing here is a cycle, and a full collection with thousands of sockets open holds all of them up."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

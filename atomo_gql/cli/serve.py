@@ -1,28 +1,52 @@
 """`atomo-gql serve`."""
 
 import asyncio
+import contextlib
 import dataclasses
-import gc
+import sys
+import tempfile
 
 import click
 
-from atomo_gql.cli.host import database, log, migrated, on_signals, running, set_up_logs, settings_or_exit
-from atomo_gql.settings import Settings
+from atomo_gql.cli.host import (
+    calm_the_collector,
+    database,
+    listen,
+    log,
+    migrated,
+    on_signals,
+    running,
+    settings_or_exit,
+    url_of,
+)
+from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.supervisor import Supervisor
+from atomo_gql.domain.errors import Unavailable
+from atomo_gql.settings import MOST_WORKERS, Settings
+from atomo_gql.store.database import connections_allowed
+
+_BACKLOG = 2_048  # connections that may wait to be accepted
 
 
 @click.command()
 @click.option("--host", help="Address to listen on (HOST; 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 finds a free one (PORT; 3000).")
-def serve(host: str | None, port: int | None) -> None:
+@click.option("--workers", type=click.IntRange(1, MOST_WORKERS), help="Server processes (ATOMO_WORKERS; 1).")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Run the service until a signal ends it.
 
     Everything else is said by the environment: docs/settings.md lists it. Without DATABASE_URL an embedded PostgreSQL
     is started, and its schema brought up to date.
     """
     settings = settings_or_exit()
-    settings = dataclasses.replace(settings, host=host or settings.host, port=settings.port if port is None else port)
+    settings = dataclasses.replace(
+        settings,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        workers=workers or settings.workers,
+    )
     set_up_logs(settings)
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings) if settings.workers == 1 else _serve_together(settings))
 
 
 async def _serve(settings: Settings) -> None:
@@ -30,14 +54,42 @@ async def _serve(settings: Settings) -> None:
         await migrated(dsn)
         async with running(settings, dsn) as server:
             on_signals(server.stop)
-            _calm_the_collector()
+            calm_the_collector()
             log.info("listening on %s", server.url)
             await server.task
     log.info("stopped")
 
 
-def _calm_the_collector() -> None:
-    """Nearly nothing here is a cycle, and a full collection with thousands of sockets open holds all of them up."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+async def _serve_together(settings: Settings) -> None:
+    """This process keeps the database and the others; they serve."""
+    if sys.platform == "win32":
+        raise click.ClickException("ATOMO_WORKERS (--workers): more than one is not supported on Windows")
+    if settings.broadcast_url and settings.broadcast_url.startswith("memory:"):
+        raise click.ClickException("ATOMO_BROADCAST_URL memory:// is for one process alone, ATOMO_WORKERS says more")
+    async with database(settings) as dsn:
+        await migrated(dsn)
+        await _count_connections(settings, dsn)
+        with listen(settings) as listening, tempfile.TemporaryDirectory(prefix="atomo-gql-") as counts:
+            try:
+                listening.listen(_BACKLOG)
+            except OSError as error:
+                raise click.ClickException(f"PORT {settings.port} cannot be listened on: {error.strerror}") from None
+            url = url_of(settings, listening)
+            environment = {"DATABASE_URL": dsn, "HOST": settings.host, "PORT": str(settings.port)}
+            supervisor = Supervisor(settings.workers, listening, environment, counts)
+            on_signals(supervisor.stop)
+            await supervisor.run(lambda: log.info("listening on %s with %d processes", url, settings.workers))
+    log.info("stopped")
+
+
+async def _count_connections(settings: Settings, dsn: str) -> None:
+    with contextlib.suppress(Unavailable):
+        allowed = await connections_allowed(dsn)
+        if settings.connections > allowed:
+            log.warning(
+                "%d processes may want %d connections (ATOMO_POOL_SIZE and one more each), and PostgreSQL allows %d: "
+                "lower ATOMO_POOL_SIZE, or raise max_connections",
+                settings.workers,
+                settings.connections,
+                allowed,
+            )

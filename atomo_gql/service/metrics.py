@@ -3,6 +3,7 @@
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 REGISTRY = CollectorRegistry()
@@ -19,8 +20,10 @@ RECLAIMED = Counter("atomo_jobs_reclaimed", "Leases that ran out", registry=REGI
 LEASES_LOST = Counter(
     "atomo_leases_lost", "Reports refused because the lease was not the current one", registry=REGISTRY
 )
-WAITING = Gauge("atomo_long_polls", "Lease requests that wait for a job", registry=REGISTRY)
-WATCHERS = Gauge("atomo_watchers", "Watchers of jobs", registry=REGISTRY)
+WAITING = Gauge(
+    "atomo_long_polls", "Lease requests that wait for a job", registry=REGISTRY, multiprocess_mode="livesum"
+)
+WATCHERS = Gauge("atomo_watchers", "Watchers of jobs", registry=REGISTRY, multiprocess_mode="livesum")
 REQUESTS = Counter("atomo_http_requests", "HTTP requests", ["route", "method", "status"], registry=REGISTRY)
 DURATION = Histogram(
     "atomo_http_request_duration_seconds",
@@ -33,9 +36,19 @@ RETENTION_DELETED = Counter("atomo_jobs_forgotten", "Ended jobs deleted one by o
 RETENTION_DROPPED = Counter("atomo_partitions_dropped", "Pairs of partitions dropped by retention", registry=REGISTRY)
 
 
+_told = REGISTRY
+
+
+def tell_sums(folder: str) -> None:
+    """From now on tell the sums over all processes that keep their values in this folder."""
+    global _told
+    _told = CollectorRegistry()
+    MultiProcessCollector(_told, folder)  # type: ignore[no-untyped-call]
+
+
 def exposition() -> bytes:
     """The text format of Prometheus."""
-    return generate_latest(REGISTRY)
+    return generate_latest(_told)
 
 
 @cache

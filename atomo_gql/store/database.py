@@ -159,6 +159,21 @@ class Database:
             await connection.execute("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", channel, list(payloads))
 
 
+async def connections_allowed(dsn: str) -> int:
+    """How many connections the server takes from those who are not superusers.
+
+    Raises:
+        Unavailable: the database cannot be reached.
+    """
+    with translated():
+        connection: Any = await asyncpg.connect(dsn, timeout=10, command_timeout=10)
+        try:
+            allowed: int = await connection.fetchval(statements()["connections_allowed"].text)
+        finally:
+            await connection.close(timeout=5)
+    return allowed
+
+
 class translated:  # noqa: N801  # reads as the function it stands for, and costs less on the hot path
     """Turn the many ways to lose a database into one.
 

@@ -35,3 +35,8 @@ SELECT count(*)::integer AS deleted FROM gone;
 -- name: schema_version() :one
 SELECT coalesce(max(version), 0)::integer AS version, coalesce(bool_or(finished_at IS NULL), false) AS unfinished
 FROM migrations;
+
+-- name: connections_allowed() :one
+-- reserved_connections is there from PostgreSQL 16 on.
+SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+    - coalesce(current_setting('reserved_connections', true), '0')::integer AS allowed;

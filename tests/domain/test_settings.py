@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("PORT", "eighty", "PORT must be a whole number from 0 to 65535"),
         ("PORT", "65536", "PORT must be a whole number from 0 to 65535"),
+        ("ATOMO_WORKERS", "0", "ATOMO_WORKERS must be a whole number from 1 to 256"),
         ("ATOMO_ENV", "prod", "ATOMO_ENV must be one of development, test, production"),
         ("JWT_SECRET", "short", "JWT_SECRET must have at least 32 bytes"),
         ("DATABASE_URL", "mysql://x", "DATABASE_URL must be a URL that begins with postgres:// or postgresql://"),
