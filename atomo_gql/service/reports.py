@@ -125,7 +125,7 @@ class ReportService:
             if type_ is ReportType.FAIL:
                 for place, _, took in done:
                     outcomes[place] = took.failure
-            self._ended(type_, Counter(took._replace(attempt=None) for _, _, took in done))
+            self._ended(type_, Counter([took for _, _, took in done]))
             self._hub.changed(UUID(report.lease.job_id) for _, report, _ in done)
         return lost
 

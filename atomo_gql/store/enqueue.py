@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from atomo_gql.store.columns import shared, sparse
 from atomo_gql.store.database import Database
 from atomo_gql.store.statements import statements
 
@@ -50,18 +51,18 @@ async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection:
             unique.append(row)
         place_of.append(place)
     arguments = (
-        [r.tenant for r in unique],
-        [r.queue for r in unique],
-        [r.kind for r in unique],
+        shared([r.tenant for r in unique]),
+        shared([r.queue for r in unique]),
+        shared([r.kind for r in unique]),
         [r.payload for r in unique],
-        [r.key for r in unique],
-        [r.max_attempts for r in unique],
-        [r.priority for r in unique],
-        [r.run_at for r in unique],
-        [r.actor for r in unique],
-        [r.trace for r in unique],
-        [r.timeout_secs for r in unique],
-        [r.deadline for r in unique],
+        sparse([r.key for r in unique]),
+        shared([r.max_attempts for r in unique]),
+        shared([r.priority for r in unique]),
+        sparse([r.run_at for r in unique]),
+        shared([r.actor for r in unique]),
+        sparse([r.trace for r in unique]),
+        sparse([r.timeout_secs for r in unique]),
+        sparse([r.deadline for r in unique]),
     )
     if connection is None:
         found = await database.dispatch("job_enqueue", *arguments)

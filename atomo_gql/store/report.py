@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from atomo_gql.domain.reports import FailOutcome, Lease
+from atomo_gql.store.columns import shared
 from atomo_gql.store.database import Database
 
 
@@ -52,7 +53,11 @@ async def progress(database: Database, reports: Rows) -> Answers:
 
 async def complete(database: Database, reports: Rows) -> Answers:
     """The work is done, with a result."""
-    return await _report(database, "job_complete", reports, [r.body for r in reports])
+    results = b"[%b]" % b",".join([r.body or b"null" for r in reports])
+    answers: Answers = [None] * len(reports)
+    for ord_, tenant, queue in await database.dispatch("job_complete", *_leases(reports), results):
+        answers[ord_ - 1] = Accepted(tenant or None, queue)
+    return answers
 
 
 async def fail(database: Database, reports: Rows) -> Answers:
@@ -89,9 +94,9 @@ async def _report(database: Database, statement: str, reports: Rows, *columns: A
     return answers
 
 
-def _leases(reports: Rows) -> tuple[list[str], list[str], list[UUID]]:
+def _leases(reports: Rows) -> tuple[str, str, list[UUID]]:
     return (
-        [r.lease.job_id for r in reports],
-        [r.lease.lease_id for r in reports],
-        [r.worker_id for r in reports],
+        ",".join([r.lease.job_id for r in reports]),
+        ",".join([r.lease.lease_id for r in reports]),
+        shared([r.worker_id for r in reports]),
     )

@@ -112,3 +112,19 @@ $$;
 CREATE OR REPLACE FUNCTION new_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT nth_id(microseconds_now(), gen_random_uuid(), 0)
 $$;
+
+DROP FUNCTION hold_leases(uuid[], uuid[], uuid[]);
+CREATE FUNCTION hold_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
+RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+        SELECT i.ord::integer, l.id, l.ctid, t.id
+        FROM unnest(string_to_array(p_ids, ',')::uuid[], string_to_array(p_lease_ids, ',')::uuid[], p_worker_ids)
+            WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
+        JOIN leases AS l ON l.id = i.id AND l.lease_id = i.lease_id
+        JOIN worker_tokens AS t ON t.id = coalesce(i.worker_id, p_worker_ids[1])
+        WHERE token_lives(t) AND token_covers(t, l.tenant, l.queue, l.kind)
+        ORDER BY l.id, i.ord
+        FOR UPDATE OF l;
+END $$;

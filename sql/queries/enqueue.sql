@@ -1,8 +1,13 @@
 -- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[], timeouts integer[], deadlines timestamptz[]) :many
 -- One row per input, in its order: the job's id, and whether it is new. Within one call a key may occur once per tenant
--- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring.
+-- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring. Of what
+-- can be null, an empty array will do where all are; of what cannot, an array of one where all are the same.
 WITH input AS MATERIALIZED (
-    SELECT i.*, nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at
+    SELECT coalesce(i.tenant, ($1::text[])[1]) AS tenant, coalesce(i.queue, ($2::text[])[1]) AS queue,
+        coalesce(i.kind, ($3::text[])[1]) AS kind, i.payload, i.key,
+        coalesce(i.max_attempts, ($6::smallint[])[1]) AS max_attempts, coalesce(i.priority, ($7::smallint[])[1]) AS priority,
+        i.run_at, coalesce(i.actor, ($9::text[])[1]) AS actor, i.trace, i.timeout_secs, i.deadline, i.ord,
+        nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at
     FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o, unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
                 $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[])
         WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, timeout_secs,

@@ -1,9 +1,10 @@
 -- What a worker may say of a job it holds. Every statement takes arrays, answers the ordinals (1, 2, …) of the reports
 -- it accepted, and passes over those whose lease is not, or no longer, the current one. A lease that has reached its
--- job's time limit can still be ended, and not be extended.
+-- job's time limit can still be ended, and not be extended. Ids come as one text, parted by commas, which is cheaper to
+-- send than an array; worker_ids is short by those that are the same as its first.
 
--- name: job_heartbeat(ids uuid[], lease_ids uuid[], worker_ids uuid[], visibilities integer[]) :many
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[]))
+-- name: job_heartbeat(ids text, lease_ids text, worker_ids uuid[], visibilities integer[]) :many
+WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[]))
 UPDATE leases AS l
 SET expires_at = least(statement_timestamp() + make_interval(secs => ($4::integer[])[h.ord]),
                        lease_limit(l.leased_at, l.timeout_secs, l.deadline))
@@ -11,9 +12,9 @@ FROM held AS h
 WHERE l.id = h.id AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
 RETURNING h.ord;
 
--- name: job_progress(ids uuid[], lease_ids uuid[], worker_ids uuid[], visibilities integer[], progress jsonb[]) :many
+-- name: job_progress(ids text, lease_ids text, worker_ids uuid[], visibilities integer[], progress jsonb[]) :many
 -- A visibility that is null is the lease's own.
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
 newest AS MATERIALIZED (SELECT DISTINCT ON (id) id, ord FROM held ORDER BY id, ord DESC),
 moved AS (
     UPDATE leases AS l
@@ -27,27 +28,27 @@ moved AS (
 )
 SELECT h.ord, m.tenant, m.attempt FROM held AS h JOIN moved AS m ON m.id = h.id;
 
--- name: job_complete(ids uuid[], lease_ids uuid[], worker_ids uuid[], results jsonb[]) :many
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
+-- name: job_complete(ids text, lease_ids text, worker_ids uuid[], results jsonb) :many
+WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
-    RETURNING h.ord, l.*
+    RETURNING h.ord, h.reporter, l.*
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
-    SELECT id, version + 1, statement_timestamp(), 'Job', 'succeeded', tenant, 'worker:' || ($3::uuid[])[ord],
-           jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'result', ($4::jsonb[])[ord])
+    SELECT id, version + 1, statement_timestamp(), 'Job', 'succeeded', tenant, 'worker:' || reporter,
+           jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'result', $4::jsonb -> (ord - 1))
     FROM ended
 )
 SELECT ord, tenant, queue FROM ended;
 
--- name: job_fail(ids uuid[], lease_ids uuid[], worker_ids uuid[], errors text[], retryable boolean[], retry_afters integer[]) :many
+-- name: job_fail(ids text, lease_ids text, worker_ids uuid[], errors text[], retryable boolean[], retry_afters integer[]) :many
 -- A retry waits min(5·2^(attempt−1), 3600) seconds, and up to a tenth more, so that a crowd that failed together does
 -- not come back together. delay_secs is that wait without its jitter; null: the job is dead.
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
-    RETURNING h.ord, l.*
+    RETURNING h.ord, h.reporter, l.*
 ),
 timed AS (
     SELECT ended.*, ($4::text[])[ord] AS said,
@@ -69,7 +70,7 @@ logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
     SELECT id, version + 1, statement_timestamp(), 'Job',
            CASE WHEN reason IS NULL THEN 'failed' ELSE 'dead' END::event_type, tenant,
-           'worker:' || ($3::uuid[])[ord],
+           'worker:' || reporter,
            jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'error', told) || CASE
                WHEN reason IS NULL THEN jsonb_build_object('delaySecs', delay_secs, 'retryAt', retry_at)
                ELSE jsonb_build_object('reason', reason) END
@@ -89,13 +90,13 @@ buried AS (
 )
 SELECT ord, tenant, queue, delay_secs FROM judged;
 
--- name: job_release(ids uuid[], lease_ids uuid[], worker_ids uuid[], spare integer) :many
+-- name: job_release(ids text, lease_ids text, worker_ids uuid[], spare integer) :many
 -- Handed back unharmed: queued again where it stood, and the attempt is not counted. The delivery is: a job that is
 -- leased more often than its attempts and so many spare ones is poison, and dead.
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::uuid[], $2::uuid[], $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
-    RETURNING h.ord, l.*
+    RETURNING h.ord, h.reporter, l.*
 ),
 judged AS MATERIALIZED (
     SELECT *, CASE WHEN deliveries >= max_attempts + $4::integer
@@ -106,7 +107,7 @@ logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data)
     SELECT id, version + 1, statement_timestamp(), 'Job',
            CASE WHEN poison IS NULL THEN 'released' ELSE 'dead' END::event_type, tenant,
-           'worker:' || ($3::uuid[])[ord],
+           'worker:' || reporter,
            jsonb_build_object('leaseId', lease_id, 'attempt', attempt)
            || CASE WHEN poison IS NULL THEN '{}' ELSE jsonb_build_object('error', poison, 'reason', 'poison') END
     FROM judged
@@ -125,12 +126,13 @@ buried AS (
 )
 SELECT ord, tenant, queue, poison IS NOT NULL AS is_dead FROM judged;
 
--- name: lease_ends(ids uuid[], lease_ids uuid[], worker_ids uuid[]) :many
+-- name: lease_ends(ids text, lease_ids text, worker_ids uuid[]) :many
 -- For reports that came too late: what ended the lease, where it was that worker's own.
 SELECT i.ord::integer AS ord, e.type::text AS type
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
+FROM unnest(string_to_array($1::text, ',')::uuid[], string_to_array($2::text, ',')::uuid[], $3::uuid[])
+    WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
 CROSS JOIN LATERAL (
     SELECT e.version FROM events AS e
     WHERE e.stream_id = i.id AND e.type = 'leased' AND e.data ->> 'leaseId' = i.lease_id::text
-        AND e.actor = 'worker:' || i.worker_id) AS l
+        AND e.actor = 'worker:' || coalesce(i.worker_id, ($3::uuid[])[1])) AS l
 JOIN events AS e ON e.stream_id = i.id AND e.version = l.version + 1;

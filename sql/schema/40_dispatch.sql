@@ -227,16 +227,17 @@ END $$;
 
 -- Lock the leases that the callers really hold, in one order for all, so that two batches never wait for each other in
 -- a ring. A lease is held when its id is the current one and the worker's token lives and covers the job. `place` is its
--- row's, which stays there while it is locked.
-CREATE FUNCTION hold_leases(p_ids uuid[], p_lease_ids uuid[], p_worker_ids uuid[])
-RETURNS TABLE (ord integer, id uuid, place tid) LANGUAGE plpgsql VOLATILE
+-- row's, which stays there while it is locked. The ids are parted by commas; p_worker_ids has one for each, or one for all.
+CREATE FUNCTION hold_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
+RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
-        SELECT i.ord::integer, l.id, l.ctid
-        FROM unnest(p_ids, p_lease_ids, p_worker_ids) WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
+        SELECT i.ord::integer, l.id, l.ctid, t.id
+        FROM unnest(string_to_array(p_ids, ',')::uuid[], string_to_array(p_lease_ids, ',')::uuid[], p_worker_ids)
+            WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
         JOIN leases AS l ON l.id = i.id AND l.lease_id = i.lease_id
-        JOIN worker_tokens AS t ON t.id = i.worker_id
+        JOIN worker_tokens AS t ON t.id = coalesce(i.worker_id, p_worker_ids[1])
         WHERE token_lives(t) AND token_covers(t, l.tenant, l.queue, l.kind)
         ORDER BY l.id, i.ord
         FOR UPDATE OF l;
