@@ -17,7 +17,7 @@ _DATABASE = ("WAL bytes", "buffers", "statements")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What all paths cost, and with which Python and PostgreSQL ("3.11", "18")."""
+    """What all paths cost, and with which Python ("3.11") and PostgreSQL (as Meter.version has it)."""
 
     costs: dict[str, Costs]
     postgresql: str

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from atomo_gql.store.database import Database
-from tests.conftest import with_database
 
 _SO_FAR = """
 SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, blks_hit + blks_read, xact_commit
@@ -38,19 +37,20 @@ class Meter:
         self._name = urlsplit(database.dsn).path[1:]
 
     @classmethod
-    async def on(cls, database: Database) -> "Meter":
+    async def on(cls, database: Database, beside: str) -> "Meter":
         """A meter for it, in which nothing is vacuumed any more at a moment of PostgreSQL's own choice."""
         async with database.connection() as connection:
             await connection.execute(_QUIET)
-        return cls(database, await asyncpg.connect(with_database(database.dsn, "postgres")))
+        return cls(database, await asyncpg.connect(beside))
 
     async def close(self) -> None:
         """Leave."""
         await self._beside.close()
 
     async def version(self) -> str:
-        """The major one of PostgreSQL."""
-        return str(self._beside.get_server_version().major)
+        """The major one of PostgreSQL, and whether its log depends on when the last checkpoint was."""
+        images = await self._beside.fetchval("SHOW full_page_writes")
+        return f"{self._beside.get_server_version().major}, full_page_writes {images}"
 
     async def spent(self, work: Callable[[], Awaitable[object]]) -> Spent:
         """By that work, without what it takes to have the counts told."""

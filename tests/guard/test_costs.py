@@ -36,9 +36,9 @@ async def _apart(work: Callable[[], Awaitable[Value]]) -> Value:
     return await asyncio.to_thread(lambda: asyncio.run(run()))
 
 
-async def _measured(dsn: str, make_server: MakeServer) -> Measured:
+async def _measured(dsn: str, cluster: str, make_server: MakeServer) -> Measured:
     async def served() -> tuple[dict[str, Costs], str]:
-        async with rig(dsn) as made:
+        async with rig(dsn, cluster) as made:
             return {REFERENCE: await made.reference(), **await made.measure()}, await made.meter.version()
 
     costs, postgresql = await _apart(served)
@@ -49,8 +49,10 @@ async def _measured(dsn: str, make_server: MakeServer) -> Measured:
     return Measured(costs, postgresql)
 
 
-async def test_no_hot_path_is_costlier(dsn: str, make_server: MakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    measured = await _measured(dsn, make_server)
+async def test_no_hot_path_is_costlier(
+    dsn: str, cluster: str, make_server: MakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = await _measured(dsn, cluster, make_server)
     if os.environ.get(RENEWING):
         baseline.save(measured)
     lines = compare(baseline.load(), measured)
@@ -104,10 +106,10 @@ async def _indexes(made: Rig) -> None:
     ],
 )
 async def test_a_path_that_has_become_costlier_is_found(
-    dsn: str, change: Callable[[Rig], Awaitable[None]], costlier: set[str]
+    dsn: str, cluster: str, change: Callable[[Rig], Awaitable[None]], costlier: set[str]
 ) -> None:
     async def twice() -> list[Line]:
-        async with rig(dsn) as made:
+        async with rig(dsn, cluster) as made:
             before = await made.measure([_PATH])
             await change(made)
             return compare(Measured(before, ""), Measured(await made.measure([_PATH]), ""))
