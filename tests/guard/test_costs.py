@@ -63,6 +63,18 @@ async def test_no_hot_path_is_costlier(
             print(f"\na hot path has become cheaper; to keep it so: {RENEW}\n{table(lines)}")
 
 
+@pytest.mark.parametrize(
+    ("instructions", "is_costlier"), [({"path": 600.0}, False), ({"path": 800.0}, True), ({"another": 600.0}, True)]
+)
+def test_another_python_is_judged_by_the_reference(instructions: dict[str, float], is_costlier: bool) -> None:
+    before = Measured({REFERENCE: {"instructions": 100}, "path": {"instructions": 400}}, "", "3.11")
+    now = {path: {"instructions": count} for path, count in {REFERENCE: 150.0, **instructions}.items()}
+
+    lines = compare(before, Measured(now, "", "3.99"))
+
+    assert any(line.is_costlier for line in lines) == is_costlier, table(lines)
+
+
 async def _nothing(made: Rig) -> None:
     """The control."""
 
