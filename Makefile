@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install run test check format lint types imports schema bench graphiql lock clean
+.PHONY: help install run test check format lint types imports schema bench guard-baseline graphiql lock clean
 
 help: ## Show this page
-	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The lock pins every package by hash; the project itself is installed in place, without looking anything up.
 $(STAMP): requirements.lock pyproject.toml
@@ -42,6 +42,9 @@ schema: install ## Print the GraphQL schema into schema.graphql
 
 bench: install ## Measure this machine: rates, and their ratios to a reference in the same run
 	$(BIN)/atomo-gql bench
+
+guard-baseline: install ## Take what the hot paths cost now as what they may cost (tests/guard)
+	$(BIN)/python -m tests.guard
 
 graphiql: ## Build the GraphiQL page into the package (needs Node.js)
 	cd web/graphiql && npm ci --silent && npm run --silent build

@@ -2,17 +2,26 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from atomo_gql.cli.bench import fill
+from atomo_gql.domain.reports import Lease
+from atomo_gql.store import enqueue, housekeeping, lease, manage, queues, report, tokens
 from atomo_gql.store.database import Database
+from atomo_gql.store.lease import LeaseRow
+from atomo_gql.store.report import ReportRow
 from atomo_gql.store.statements import statements
+from tests.store.test_projection import make_token, row
 
 _GROWS = ("job_records", "events", "ready", "dead", "idempotency_keys")
+_HOT = ("enqueue.sql", "lease.sql", "report.sql", "sweep.sql", "queues.sql")
 _FEW = 1_500  # rows; the dead letters are a thousand
+_PAGES = 80  # the smallest of those tables is as large, and a lease of six jobs touches 64
 _NOW = datetime.now(UTC)
 # tenant, statuses, queue, kind, key, created from and to, finished from and to, error
 _NOTHING: tuple[Any, ...] = (None,) * 10
@@ -109,3 +118,98 @@ async def test_what_is_shown_of_jobs_is_looked_up(crowded: Database) -> None:
     assert await _scanned(crowded, "query", "queue_stats", None, names, 10_000) == []
     first = ("0", None, ["Job"], None, None, None, None, 1_000, 1_000_000)
     assert await _scanned(crowded, "query", "event_tail", 0, int(first[0]), *first[1:]) == []
+
+
+class _Explained(Database):
+    """Notes the plan of each statement before it runs it."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.pages: dict[str, int] = {}  # the most that a statement has touched, its functions included
+        self.read: dict[str, float] = {}  # the most rows that one node of its plans has
+
+    async def dispatch(self, statement: str, *arguments: object) -> list[Any]:
+        await self._explain("dispatch", statement, arguments)
+        return await super().dispatch(statement, *arguments)
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        await self._explain("query", statement, arguments)
+        return await super().fetch(statement, *arguments)
+
+    async def _explain(self, pool: str, name: str, arguments: tuple[object, ...]) -> None:
+        text = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statements()[name].text}"
+        async with self.connection(pool) as connection:
+            for _ in range(2):  # the first look at anything reads the catalogue
+                transaction = connection.transaction()
+                await transaction.start()
+                [[plan]] = await connection.fetch(text, *arguments)
+                await transaction.rollback()
+        top = json.loads(plan)[0]["Plan"]
+        self.pages[name] = max(self.pages.get(name, 0), top["Shared Hit Blocks"] + top["Shared Read Blocks"])
+        self.read[name] = max(self.read.get(name, 0), *_rows_read(top))
+
+
+def _rows_read(node: dict[str, Any]) -> Iterator[float]:
+    passed_over = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    yield (node["Actual Rows"] + passed_over) * node["Actual Loops"]
+    for inner in node.get("Plans", ()):
+        yield from _rows_read(inner)
+
+
+@pytest.fixture
+async def explained(crowded: Database) -> AsyncIterator[_Explained]:
+    """The same, with 5,000 tokens and answered lease requests beside them."""
+    async with crowded.connection() as connection:
+        await connection.execute(
+            """
+            INSERT INTO worker_tokens (id, created_at, tenant, name, queues, token_hash, created_by)
+            SELECT new_id(), now(), '', 'w', '{*}', sha256(n::text::bytea), 'user:x' FROM generate_series(1, 5000) AS n;
+            INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
+            SELECT id, 'r', now() + interval '1 hour', '{}', '{}' FROM worker_tokens"""
+        )
+    await fill.tidy(crowded)
+    opened = _Explained(crowded.dsn)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _Explained) -> None:
+    store = explained
+    worker = await make_token(store)
+
+    def said(job: Any) -> list[ReportRow]:
+        return [ReportRow(Lease(job.id, job.lease_id), worker.id, visibility_secs=30, body=b"{}", error="x")]
+
+    await enqueue.enqueue(store, [row("w1", key="new"), replace(row("new"), deadline=_NOW)])
+    ask = LeaseRow(worker.id, 6, 30, ("w1",), request_id="a")
+    [jobs] = await lease.lease(store, [ask])
+    assert await lease.lease(store, [ask]) == [jobs]
+    for scope in ((("*",), None), (("w1", "w2"), None), (("w3",), ("noop",))):
+        await lease.lease(store, [LeaseRow(worker.id, 1, 30, *scope)])
+        await lease.next_eligible(store, [(None, *scope)])
+    await lease.close(store, [LeaseRow(worker.id, 1, 30, ("w1",), request_id="b")])
+    for verb in (report.heartbeat, report.progress, report.complete, report.fail):
+        assert await verb(store, said(jobs.pop(0))) != [None]
+    assert await report.release(store, said(jobs[0]), 100) != [None]
+    assert await report.ends(store, said(jobs[0])) == ["released"]
+    assert await manage.cancel(store, [UUID(jobs[1].id)], None, "user:x", None, "no")
+    assert await manage.retry(store, [UUID(jobs[1].id)], None, "user:x", None)
+    async with store.connection() as connection:
+        await connection.execute("UPDATE leases SET expires_at = now() - interval '1 second'")
+        await connection.execute("UPDATE lease_requests SET expires_at = now() WHERE request_id = 'a'")
+    assert await housekeeping.reclaim(store, 100, 100)
+    assert await housekeeping.end_overdue(store, 100)
+    assert await housekeeping.forget_requests(store, 100)
+    await tokens.used(store, [worker.id])
+    await tokens.find(store, [b"x" * 32])
+    assert await tokens.live(store, [worker.id])
+    await queues.record(store, queues.Sightings({("", "w1"): queues.Activity(1, 1, 1, 1)}, {(worker.id, "w1")}))
+    await queues.names(store, None, after=None, before=None, descending=False, most=50)
+    await queues.stats(store, None, ["w1"], 1_000)
+    await queues.workers(store, None, ["w1"], _NOW)
+    await queues.forget(store)
+    hot = {s.name for s in statements().values() if s.file in _HOT} | {"token_find", "token_live", "token_used"}
+    assert hot <= store.read.keys()
+    assert {name: read for name, read in store.read.items() if read > _FEW} == {}
+    assert {name: pages for name, pages in store.pages.items() if pages > _PAGES} == {}
