@@ -9,13 +9,13 @@ UPDATE leases AS l
 SET expires_at = least(statement_timestamp() + make_interval(secs => ($4::integer[])[h.ord]),
                        lease_limit(l.leased_at, l.timeout_secs, l.deadline))
 FROM held AS h
-WHERE l.id = h.id AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
+WHERE l.ctid = h.place AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
 RETURNING h.ord;
 
 -- name: job_progress(ids text, lease_ids text, worker_ids uuid[], visibilities integer[], progress jsonb[]) :many
 -- A visibility that is null is the lease's own.
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
-newest AS MATERIALIZED (SELECT DISTINCT ON (id) id, ord FROM held ORDER BY id, ord DESC),
+newest AS MATERIALIZED (SELECT DISTINCT ON (id) id, place, ord FROM held ORDER BY id, ord DESC),
 moved AS (
     UPDATE leases AS l
     SET expires_at = least(
@@ -23,7 +23,7 @@ moved AS (
             lease_limit(l.leased_at, l.timeout_secs, l.deadline)),
         progress = ($5::jsonb[])[n.ord]
     FROM newest AS n
-    WHERE l.id = n.id AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
+    WHERE l.ctid = n.place AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
     RETURNING l.id, l.tenant, l.attempt
 )
 SELECT h.ord, m.tenant, m.attempt FROM held AS h JOIN moved AS m ON m.id = h.id;

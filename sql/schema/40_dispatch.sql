@@ -233,14 +233,20 @@ RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql 
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
-        SELECT i.ord::integer, l.id, l.ctid, t.id
-        FROM unnest(string_to_array(p_ids, ',')::uuid[], string_to_array(p_lease_ids, ',')::uuid[], p_worker_ids)
-            WITH ORDINALITY AS i (id, lease_id, worker_id, ord)
-        JOIN leases AS l ON l.id = i.id AND l.lease_id = i.lease_id
-        JOIN worker_tokens AS t ON t.id = coalesce(i.worker_id, p_worker_ids[1])
-        WHERE token_lives(t) AND token_covers(t, l.tenant, l.queue, l.kind)
-        ORDER BY l.id, i.ord
-        FOR UPDATE OF l;
+        SELECT i.ord::integer, l.id, l.ctid, i.worker_id
+        FROM (
+            SELECT r.ord, r.id, r.lease_id, (t.token).id AS worker_id, t.token
+            FROM unnest(string_to_array(p_ids, ',')::uuid[], string_to_array(p_lease_ids, ',')::uuid[], p_worker_ids)
+                WITH ORDINALITY AS r (id, lease_id, worker_id, ord)
+            -- Subqueries that have a limit, or that lock, so that no plan begins at all the tokens or leases there are.
+            CROSS JOIN LATERAL (
+                SELECT w AS token FROM worker_tokens AS w
+                WHERE w.id = coalesce(r.worker_id, p_worker_ids[1]) AND token_lives(w) LIMIT 1) AS t
+            ORDER BY r.id, r.ord) AS i
+        CROSS JOIN LATERAL (
+            SELECT w.id, w.ctid FROM leases AS w
+            WHERE w.id = i.id AND w.lease_id = i.lease_id AND token_covers(i.token, w.tenant, w.queue, w.kind)
+            FOR UPDATE) AS l;
 END $$;
 
 -- Since when the longest waiting eligible job of a queue has been eligible; null when none is. p_tenant null: anybody's.
