@@ -117,20 +117,24 @@ DROP FUNCTION hold_leases(uuid[], uuid[], uuid[]);
 CREATE FUNCTION hold_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
 RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_is_one boolean := cardinality(p_worker_ids) = 1;
+    v_token worker_tokens;
 BEGIN
+    IF v_is_one THEN
+        SELECT w.* INTO v_token FROM worker_tokens AS w WHERE w.id = p_worker_ids[1] AND token_lives(w);
+    END IF;
     RETURN QUERY
-        SELECT i.ord::integer, l.id, l.ctid, i.worker_id
+        SELECT i.ord::integer, l.id, l.ctid, (i.token).id
         FROM (
-            SELECT r.ord, r.id, r.lease_id, (t.token).id AS worker_id, t.token
+            SELECT r.ord, r.id, r.lease_id, CASE WHEN v_is_one THEN v_token ELSE (
+                SELECT w FROM worker_tokens AS w WHERE w.id = r.worker_id AND token_lives(w)) END AS token
             FROM unnest(string_to_array(p_ids, ',')::uuid[], string_to_array(p_lease_ids, ',')::uuid[], p_worker_ids)
                 WITH ORDINALITY AS r (id, lease_id, worker_id, ord)
-            -- Subqueries that have a limit, or that lock, so that no plan begins at all the tokens or leases there are.
-            CROSS JOIN LATERAL (
-                SELECT w AS token FROM worker_tokens AS w
-                WHERE w.id = coalesce(r.worker_id, p_worker_ids[1]) AND token_lives(w) LIMIT 1) AS t
             ORDER BY r.id, r.ord) AS i
-        CROSS JOIN LATERAL (
+        CROSS JOIN LATERAL (  -- as a subquery that locks, so that no plan begins at the leases
             SELECT w.id, w.ctid FROM leases AS w
             WHERE w.id = i.id AND w.lease_id = i.lease_id AND token_covers(i.token, w.tenant, w.queue, w.kind)
-            FOR UPDATE) AS l;
+            FOR UPDATE) AS l
+        WHERE (i.token).id IS NOT NULL;
 END $$;
