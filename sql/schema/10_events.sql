@@ -45,6 +45,13 @@ CREATE TABLE events (
     PRIMARY KEY (stream_id, version)
 ) PARTITION BY RANGE (stream_id);
 
+-- Large payloads are compressed; with LZ4, where this PostgreSQL was built with it, several times faster than otherwise.
+DO $$ BEGIN
+    ALTER TABLE events ALTER COLUMN data SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;
+END $$;
+
 CREATE INDEX events_in_commit_order ON events (xid, position);  -- event_tail
 
 -- Pauses and tokens may outlive the day they began on: when retention drops that day, their events go here, and so does

@@ -138,3 +138,10 @@ BEGIN
             FOR UPDATE) AS l
         WHERE (i.token).id IS NOT NULL;
 END $$;
+
+-- Large payloads are compressed; with LZ4, where this PostgreSQL was built with it, several times faster than otherwise.
+DO $$ BEGIN
+    ALTER TABLE events ALTER COLUMN data SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;
+END $$;
