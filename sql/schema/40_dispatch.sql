@@ -50,8 +50,9 @@ $$;
 -- another transaction holds are skipped, never waited for. Planner switches pin the index walk: a plan cached while the
 -- table was empty must not scan it when it is full.
 --
--- Several queues are merged: of each the first few rows, about its share. What stands before the last row of any queue
--- that has more is in order for sure, and is taken; the next look is deeper. So it reads about as many rows as it takes.
+-- Several queues are merged: of each the first few rows, about its share. What stands before the last row seen of any
+-- queue is in order for sure, and is taken; the next look goes deeper where that was too little. So it reads about as many
+-- rows as it takes, whether the queues were filled in turn or one after the other.
 CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer) RETURNS SETOF ready
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
@@ -62,32 +63,38 @@ DECLARE
     v_slack CONSTANT integer := 64;  -- candidates beyond the count, in case others are locking the first ones
     v_priority integer := 32768;
     v_left integer := p_count;
-    v_each integer;  -- rows to look at in each queue
-    v_most integer;  -- as many of each hold every candidate
+    v_most integer;      -- candidates wanted
+    v_depths integer[];  -- rows to look at in each queue, or lane
+    v_places tid[];      -- candidates in order
+    v_ends integer[];    -- the queues whose last row seen is among them, in their order: there may be more of those
+    v_cuts integer[];    -- and where that row stands
     v_taken integer;
-    v_places tid[];  -- candidates in order
-    v_cut integer;   -- of them, the first that is the last one seen of its queue; null: all of every queue was seen
-    v_held tid[];    -- locked by us, so that they stay where they are
+    v_held tid[];        -- locked by us, so that they stay where they are
 BEGIN
     SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
     IF p_kinds IS NOT NULL THEN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
     WHILE v_left > 0 LOOP
-        IF v_each IS NULL THEN
+        IF v_depths IS NULL THEN
             v_priority := next_priority(p_tenant, p_queues, v_lanes, v_priority);
             EXIT WHEN v_priority IS NULL;
             v_most := v_left + v_slack;
-            v_each := least(v_most, 2 * v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8);
+            v_depths := array_fill(least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
+                                   ARRAY[coalesce(cardinality(v_lanes), cardinality(p_queues), 0)]);
         END IF;
         IF v_lanes IS NOT NULL THEN
-            SELECT coalesce(array_agg(m.place), '{}'), array_position(array_agg(m.nth), v_each::bigint) INTO v_places, v_cut FROM (
-                SELECT c.place, c.nth FROM unnest(v_lanes) AS k CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(m.place), '{}'), array_agg(m.ord) FILTER (WHERE m.is_last),
+                array_agg(m.at) FILTER (WHERE m.is_last)
+            INTO v_places, v_ends, v_cuts FROM (
+                SELECT c.place, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                FROM unnest(v_lanes, v_depths) WITH ORDINALITY AS k (tenant, queue, kind, depth, ord)
+                CROSS JOIN LATERAL (
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
                     WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority = v_priority
                         AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
-                    ORDER BY r.eligible_at, r.id LIMIT v_each) AS c
+                    ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
         ELSIF p_queues IS NULL THEN
             v_held := ARRAY(
@@ -103,35 +110,48 @@ BEGIN
                     AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
         ELSIF p_tenant IS NULL THEN
-            SELECT coalesce(array_agg(m.place), '{}'), array_position(array_agg(m.nth), v_each::bigint) INTO v_places, v_cut FROM (
-                SELECT c.place, c.nth FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(m.place), '{}'), array_agg(m.ord) FILTER (WHERE m.is_last),
+                array_agg(m.at) FILTER (WHERE m.is_last)
+            INTO v_places, v_ends, v_cuts FROM (
+                SELECT c.place, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                FROM unnest(p_queues, v_depths) WITH ORDINALITY AS k (queue, depth, ord) CROSS JOIN LATERAL (
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
-                    WHERE r.queue = q.queue AND r.priority = v_priority AND r.eligible_at <= v_now
+                    WHERE r.queue = k.queue AND r.priority = v_priority AND r.eligible_at <= v_now
                         AND (r.deadline IS NULL OR r.deadline > v_now)
                         AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
-                    ORDER BY r.eligible_at, r.id LIMIT v_each) AS c
+                    ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
         ELSE
-            SELECT coalesce(array_agg(m.place), '{}'), array_position(array_agg(m.nth), v_each::bigint) INTO v_places, v_cut FROM (
-                SELECT c.place, c.nth FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(m.place), '{}'), array_agg(m.ord) FILTER (WHERE m.is_last),
+                array_agg(m.at) FILTER (WHERE m.is_last)
+            INTO v_places, v_ends, v_cuts FROM (
+                SELECT c.place, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                FROM unnest(p_queues, v_depths) WITH ORDINALITY AS k (queue, depth, ord) CROSS JOIN LATERAL (
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
-                    WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> ''
+                    WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || k.queue AND r.tenant <> ''
                         AND r.priority = v_priority AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
-                    ORDER BY r.eligible_at, r.id LIMIT v_each) AS c
+                    ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
         END IF;
         IF v_places IS NOT NULL THEN
             v_held := ARRAY(
-                SELECT r.ctid FROM unnest(v_places[:coalesce(v_cut, v_most)]) AS c (place) CROSS JOIN LATERAL (
+                SELECT r.ctid FROM unnest(v_places[:coalesce(v_cuts[1], v_most)]) AS c (place) CROSS JOIN LATERAL (
                     SELECT w.ctid FROM ready AS w WHERE w.ctid = c.place FOR UPDATE SKIP LOCKED) AS r
                 LIMIT v_left);
         END IF;
         RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
-        v_each := CASE WHEN v_cut IS NOT NULL AND v_each < v_most THEN least(v_most, 4 * v_each) END;
+        IF v_ends IS NULL OR v_depths[v_ends[1]] = v_most THEN
+            v_depths := NULL;  -- there is no more of this priority
+        ELSE
+            FOR i IN 1 .. cardinality(v_ends) LOOP
+                EXIT WHEN i > 1 AND v_cuts[i] > v_left + v_taken;
+                v_depths[v_ends[i]] := least(v_most, 8 * v_depths[v_ends[i]]);
+            END LOOP;
+        END IF;
     END LOOP;
 END $$;
 
