@@ -52,7 +52,8 @@ $$;
 --
 -- Several queues are merged: of each the first few rows, about its share. What stands before the last row seen of any
 -- queue is in order for sure, and is taken; the next look goes deeper where that was too little. So it reads about as many
--- rows as it takes, whether the queues were filled in turn or one after the other.
+-- rows as it takes, whether the queues were filled in turn or one after the other. Before that it looks whether the first
+-- of all that waits are of these queues anyway: where a worker serves nearly everything, that is one walk for all of them.
 CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer) RETURNS SETOF ready
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
@@ -60,7 +61,8 @@ DECLARE
     v_now timestamptz := statement_timestamp();
     v_paused text[];
     v_lanes kind_lane[];
-    v_slack CONSTANT integer := 64;  -- candidates beyond the count, in case others are locking the first ones
+    v_slack CONSTANT integer := 64;  -- candidates beyond twice the count: others may be taking the first ones
+    v_few CONSTANT integer := 64;    -- queues, to be looked for among the first of all
     v_priority integer := 32768;
     v_left integer := p_count;
     v_most integer;      -- candidates wanted
@@ -75,11 +77,30 @@ BEGIN
     IF p_kinds IS NOT NULL THEN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
+    IF p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
+        SELECT array_agg(f.place) INTO v_places FROM (
+            SELECT r.ctid AS place, r.queue, r.tenant FROM ready AS r
+            WHERE r.priority::integer = (SELECT h.priority::integer FROM ready AS h ORDER BY h.priority::integer DESC LIMIT 1)
+                AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+            ORDER BY r.eligible_at, r.id LIMIT 2 * v_left + v_slack) AS f
+        WHERE f.queue = ANY (p_queues) AND (p_tenant IS NULL OR f.tenant = p_tenant)
+            AND (v_paused IS NULL OR f.tenant || E'\x1f' || f.queue <> ALL (v_paused));
+        IF cardinality(v_places) >= v_left THEN
+            v_held := ARRAY(
+                SELECT r.ctid FROM unnest(v_places) AS c (place) CROSS JOIN LATERAL (
+                    SELECT w.ctid FROM ready AS w WHERE w.ctid = c.place FOR UPDATE SKIP LOCKED) AS r
+                LIMIT v_left);
+            RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
+            GET DIAGNOSTICS v_taken = ROW_COUNT;
+            v_left := v_left - v_taken;
+        END IF;
+        v_places := NULL;
+    END IF;
     WHILE v_left > 0 LOOP
         IF v_depths IS NULL THEN
             v_priority := next_priority(p_tenant, p_queues, v_lanes, v_priority);
             EXIT WHEN v_priority IS NULL;
-            v_most := v_left + v_slack;
+            v_most := 2 * v_left + v_slack;
             v_depths := array_fill(least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
                                    ARRAY[coalesce(cardinality(v_lanes), cardinality(p_queues), 0)]);
         END IF;

@@ -178,3 +178,16 @@ async def test_queues_of_unequal_age_are_merged_in_order_and_read_no_deeper_than
         taken += [job.id for job in await _take(database, worker, *names, count=count)]
 
     assert taken == expected
+
+
+async def test_what_another_is_just_taking_leaves_the_next_request_no_shorter(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    made = await enqueue.enqueue(database, [row("q" if n % 2 else "r") for n in range(250)])
+    ids = [m.id for m in made]
+
+    async with sql.transaction():
+        await sql.execute("SELECT FROM ready WHERE id = ANY ($1) FOR UPDATE", ids[:100])
+        for queues in (("q", "r"), ("q", "r", *(f"idle {n}" for n in range(100))), ("*",)):
+            jobs = await _take(database, worker, *queues, count=100)
+            assert [UUID(job.id) for job in jobs] == ids[100:200]
+            await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)

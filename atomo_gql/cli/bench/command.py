@@ -41,10 +41,20 @@ _DEFAULT = ("paths", "payloads", "pickup", "workers", "stages", "watching")
 )
 @click.option("--quick", is_flag=True, help="One round at a hundredth, to see that it runs; its figures say little.")
 @click.option("--only", metavar="TEXT", default="", help="Only measures with this in their name, and their references.")
+@click.option(
+    "--minutes", default=0.0, type=click.FloatRange(0), help="Spread `memory` over so long; 0: as fast as it goes."
+)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures there.")
 @click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Also draw a page there.")
 def bench(
-    scenarios: tuple[str, ...], rounds: int, scale: float, quick: bool, only: str, file: Path | None, html: Path | None
+    scenarios: tuple[str, ...],
+    rounds: int,
+    scale: float,
+    quick: bool,
+    only: str,
+    minutes: float,
+    file: Path | None,
+    html: Path | None,
 ) -> None:
     """Measure this machine: rates, beside references of the same rounds.
 
@@ -66,7 +76,7 @@ def bench(
     logging.getLogger("atomo_gql").setLevel(logging.WARNING)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    told = asyncio.run(_bench(names, 1 if quick else rounds, 0.01 if quick else scale, only))
+    told = asyncio.run(_bench(names, 1 if quick else rounds, 0.01 if quick else scale, only, minutes))
     table.show(told)
     if file:
         file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -74,11 +84,11 @@ def bench(
         html.write_text(page.drawn(told), encoding="utf-8")
 
 
-async def _bench(names: list[str], rounds: int, scale: float, only: str) -> dict[str, Any]:
+async def _bench(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> dict[str, Any]:
     columns = (TextColumn("{task.description:<60}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, transient=True, refresh_per_second=2) as progress:
         progress.add_task("all scenarios", total=None)
-        async with a_rig() as rig:
+        async with a_rig(minutes) as rig:
             told = [await _measure(rig, _scenario(name), rounds, scale, only, progress) for name in names]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

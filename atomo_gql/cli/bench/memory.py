@@ -1,6 +1,8 @@
 """What a server holds in memory while jobs go through it and pages are open: bounded, or growing."""
 
+import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -19,9 +21,13 @@ _PAGES = 2_000
 class _Memory:
     def __init__(self, rig: Rig) -> None:
         self._place = rig.place
+        self._pause = 60 * rig.minutes / _PARTS
+        self._next_at = 0.0
 
     async def part(self, count: float) -> Figure:
         """Another part of the jobs through the server; then what it holds, in MiB."""
+        await asyncio.sleep(self._next_at - time.monotonic())
+        self._next_at = time.monotonic() + self._pause
         await fill.queued(self._place.store, ["memory"], count)
         found = await drained(self._place, ["memory"], count)
         return Figure(self._place.server.resident_kib() / 1024, cpu=found.cpu, more={"jobs/s": found.value})

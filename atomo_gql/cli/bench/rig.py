@@ -76,6 +76,7 @@ class Rig:
     echo: Target
     settings: Settings
     dsn: str
+    minutes: float = 0.0  # to spread the parts of `memory` over
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     @contextlib.asynccontextmanager
@@ -106,7 +107,7 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def a_rig() -> AsyncIterator[Rig]:
+async def a_rig(minutes: float = 0.0) -> AsyncIterator[Rig]:
     """Everything, in a temporary folder. DATABASE_URL, when it is set, takes the place of the embedded PostgreSQL."""
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="atomo-bench-", ignore_cleanup_errors=True))
@@ -122,7 +123,7 @@ async def a_rig() -> AsyncIterator[Rig]:
         await listening(port, lambda: echo.returncode is None)
         rig = Rig(Place(store, Target(0, 0), ""), Target(port, echo.pid), settings, dsn)
         place = await stack.enter_async_context(rig.serving(store))
-        yield Rig(place, rig.echo, settings, dsn)
+        yield Rig(place, rig.echo, settings, dsn, minutes)
 
 
 @contextlib.asynccontextmanager
