@@ -3,8 +3,9 @@
 import asyncio
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from atomo_gql.worker.context import JobContext
 from atomo_gql.worker.encoding import plain_text
@@ -52,7 +53,7 @@ class _Failure:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the attempts of one worker share. The callbacks are told: when a handler has ended, so that there is room;
-    when the server answers a call with a 4xx that the attempt can do nothing about."""
+    when the attempt has; when the server answers a call with a 4xx that the attempt can do nothing about."""
 
     outbox: Outbox
     threads: Threads
@@ -61,11 +62,13 @@ class Surroundings:
     heartbeats: Heartbeats
     visibility: int
     on_room: Callable[["Attempt"], None]
+    on_end: Callable[["Attempt"], None]
     on_refused: Callable[[Refused], None]
 
 
 class Attempt:
-    """Runs as one task from its creation on; `task` is done when the job is no longer in hand."""
+    """Runs as one task from its creation on. A result is reported without it: that the server has it, or will not have
+    it, is told by a callback, and many more jobs end than need anything else."""
 
     __slots__ = (
         "_around",
@@ -76,6 +79,7 @@ class Attempt:
         "_lease",
         "_loop",
         "_phase",
+        "_posted",
         "_timeout",
         "_took_until",
         "is_running",
@@ -96,6 +100,7 @@ class Attempt:
         self._began = self._took_until = self._loop.time()
         self._phase = _Phase.LEASED
         self._cut: Cut | None = None
+        self._posted: Report | None = None  # a result on its way
         self._timeout = None if job.timeout_secs is None else self._loop.call_later(job.timeout_secs, self._time_out)
         self.task = self._loop.create_task(self._run())
 
@@ -114,7 +119,10 @@ class Attempt:
 
     def give_up(self) -> None:
         """After cut: wait no longer for a thread, or for the server to take the report; hand the job back."""
-        if self._phase is not _Phase.HANDING_BACK:
+        if self._posted is not None:
+            self._posted.drop()
+            self._go_on(self._hand_back() if self._cut is Cut.STOPPING else None)
+        elif self._phase is not _Phase.HANDING_BACK:
             self.task.cancel()
 
     async def abandon(self) -> None:
@@ -145,23 +153,71 @@ class Attempt:
 
     async def _run(self) -> None:
         self._heartbeat.start(self._around.heartbeats)
+        is_over = False
         try:
-            report = await self._handle()
-            if report is not None:
-                await self._deliver(report)
-                return
-        except asyncio.CancelledError:
-            if self._cut is None:  # not the worker's doing: the handler's own, or the event loop is being closed
-                self._log(logging.WARNING, "cancelled from outside, its lease will run out")
-                raise
+            try:
+                ended = await self._handle()
+                if isinstance(ended, Report):
+                    self._posted, ended.on_done = ended, self._reported
+                    self._around.outbox.post(ended)
+                elif ended is not None:
+                    await self._deliver(ended)
+                else:
+                    is_over = True
+            except asyncio.CancelledError:
+                if self._cut is None:  # not the worker's doing: the handler's own, or the event loop is being closed
+                    self._log(logging.WARNING, "cancelled from outside, its lease will run out")
+                    raise
+                is_over = True
+            if is_over:
+                await self._leave()
+        except Exception:
+            logger.exception("%s: the worker itself failed", self.job.label)
         finally:
-            self._heartbeat.stop()
-            if self._timeout is not None:
-                self._timeout.cancel()
+            if self._posted is None:
+                self._close()
+
+    async def _leave(self) -> None:
+        """The attempt was cut, and its handler has ended."""
+        self._heartbeat.stop()
         while self.task.cancelling():
             self.task.uncancel()
         if self._cut is Cut.STOPPING:
             await self._hand_back()
+
+    def _close(self) -> None:
+        self._heartbeat.stop()
+        if self._timeout is not None:
+            self._timeout.cancel()
+        self._around.on_end(self)
+
+    def _reported(self, report: Report) -> None:
+        """The server has taken the result; or it has not, and never will."""
+        error = report.error
+        if error is None:
+            self._around.tally.succeeded += 1
+            self._log(logging.INFO, "succeeded")
+        elif isinstance(error, Refused) and error.status in _UNACCEPTABLE:
+            message = plain_text(f"the server refused the handler's result: {error}")
+            self._go_on(self._deliver(_Failure(message, message, retryable=False)))
+            return
+        else:
+            self._undelivered(error)
+        self._posted = None
+        self._close()
+
+    def _go_on(self, what: Coroutine[Any, Any, None] | None) -> None:
+        """After a result was posted: in a new task, or not at all."""
+        self._posted = None
+
+        async def go_on() -> None:
+            try:
+                if what is not None:
+                    await what
+            finally:
+                self._close()
+
+        self.task = self._loop.create_task(go_on())
 
     async def _handle(self) -> Report | _Failure | None:
         """Run the handler. None: the attempt was cut, and how the handler ended does not matter."""
@@ -208,30 +264,20 @@ class Attempt:
         self.is_running = False
         self._around.on_room(self)
 
-    async def _deliver(self, report: Report | _Failure) -> None:
+    async def _deliver(self, failure: _Failure) -> None:
         try:
-            failure = await self._deliver_result(report) if isinstance(report, Report) else report
-            if failure is not None:
-                await self._deliver_failure(failure)
-        except LeaseLost as error:
+            await self._deliver_failure(failure)
+        except (LeaseLost, Refused) as error:
+            self._undelivered(error)
+
+    def _undelivered(self, error: BaseException) -> None:
+        if isinstance(error, LeaseLost):
             self._around.tally.lost += 1
             self._log(logging.WARNING, f"lease lost before its end was reported ({error})")
-        except Refused as error:
+        else:
             self._log(logging.ERROR, f"its end could not be reported: {error}")
+        if isinstance(error, Refused):
             self._around.on_refused(error)
-
-    async def _deliver_result(self, report: Report) -> _Failure | None:
-        """Report the result; a failure where the server does not take it, and never will."""
-        try:
-            await self._around.outbox.send(report)
-        except Refused as error:
-            if error.status not in _UNACCEPTABLE:
-                raise
-            message = plain_text(f"the server refused the handler's result: {error}")
-            return _Failure(message, message, retryable=False)
-        self._around.tally.succeeded += 1
-        self._log(logging.INFO, "succeeded")
-        return None
 
     async def _deliver_failure(self, failure: _Failure) -> None:
         try:

@@ -7,7 +7,7 @@ Where the lease loop is about to ask anyway, it takes them along, and saves the 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from atomo_gql.worker.backoff import Backoff
@@ -41,14 +41,18 @@ class Outbox:
         self._backoff = Backoff()
         self._resume: asyncio.TimerHandle | None = None
 
-    async def send(self, report: Report) -> dict[str, Any]:
+    def post(self, report: Report) -> None:
+        """Have it sent: it tells its `on_done` what became of it."""
+        self._waiting.append(report)
+        self._schedule()
+
+    async def send(self, report: Report) -> Mapping[str, Any]:
         """The outcome's fields, once the server has answered.
 
         Raises LeaseLost and Refused; Unavailable too, of a report that does not end its lease.
         """
-        self._waiting.append(report)
-        self._schedule()
-        return await report.outcome
+        self.post(report)
+        return await report.wait()
 
     def take(self) -> list[Report]:
         """What is to be sent next, in one request."""
@@ -60,7 +64,7 @@ class Outbox:
             if batch and size > MOST_BYTES:
                 break
             self._waiting.popleft()
-            if not report.outcome.done():  # whoever sent it may wait no longer
+            if not report.is_done:  # whoever sent it may wait no longer
                 report.tries += 1
                 batch.append(report)
         return batch
@@ -68,11 +72,9 @@ class Outbox:
     def settle(self, batch: list[Report], outcomes: list[dict[str, Any]]) -> None:
         """The server has said what became of each."""
         for report, outcome in zip(batch, outcomes, strict=True):
-            if report.outcome.done():
-                continue
             status, detail = outcome.get("status"), str(outcome.get("detail", ""))
             if status in _OK or (status == 409 and report.has_arrived(outcome)):
-                report.outcome.set_result(outcome)
+                report.settle(outcome)
             elif status == 409:
                 lost = "; an earlier answer was lost, so it may have arrived" if report.tries > 1 else ""
                 report.fail(LeaseLost(f"409 {detail}{lost}"))
@@ -90,7 +92,7 @@ class Outbox:
         for report in batch:
             if refusal is not None or not report.is_final:
                 report.fail(error if refusal is not None or isinstance(error, Unavailable) else Unavailable(str(error)))
-            elif not report.outcome.done():
+            elif not report.is_done:
                 if report.tries == 1:
                     what = _NAMES[report.type]
                     logger.warning("%s: %s not taken yet (%s), sending it again", report.job.label, what, error)

@@ -1,7 +1,7 @@
 """One report on its way to the server."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -17,14 +17,17 @@ _ARRIVED = {
 }
 
 
+_NOTHING: Mapping[str, Any] = {}
+
+
 class Report:
-    """A report, encoded, and the future of its outcome: the fields of the answer.
+    """A report, encoded; then what became of it: `outcome`, the fields of the answer, or `error`.
 
     `field` names the field that comes from the user's code; ValueError says why it is not JSON. A report that ends a
     lease is sent until it is answered; the others give up with the first request that fails.
     """
 
-    __slots__ = ("body", "is_final", "job", "outcome", "tries", "type")
+    __slots__ = ("body", "error", "is_done", "is_final", "job", "on_done", "outcome", "tries", "type")
 
     def __init__(self, type_: str, job: Job, fields: Mapping[str, Any], field: str = "") -> None:
         self.type = type_
@@ -32,7 +35,10 @@ class Report:
         self.body = encode_checked({"type": type_, "id": job.id, "leaseId": job.lease_id, **fields}, field)
         self.is_final = type_ in _ARRIVED
         self.tries = 0
-        self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.is_done = False
+        self.outcome: Mapping[str, Any] = _NOTHING
+        self.error: BaseException | None = None
+        self.on_done: Callable[[Report], None] | None = None
 
     def fields(self) -> dict[str, Any]:
         """What it says, decoded."""
@@ -43,10 +49,45 @@ class Report:
         """Whether this 409 tells that an earlier try had taken effect."""
         return self.tries > 1 and outcome.get("ended") in _ARRIVED.get(self.type, ())
 
+    def settle(self, outcome: Mapping[str, Any]) -> None:
+        """It took effect."""
+        if not self.is_done:
+            self.outcome = outcome
+            self._tell()
+
     def fail(self, error: BaseException) -> None:
         """The outcome is an error."""
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
+        if not self.is_done:
+            self.error = error
+            self._tell()
+
+    def drop(self) -> None:
+        """Nobody waits for its outcome any more: it is not sent again."""
+        self.is_done = True
+
+    async def wait(self) -> Mapping[str, Any]:
+        """The outcome. Raises the error, where it is one; cancelled, it drops the report."""
+        if not self.is_done:
+            told = asyncio.get_running_loop().create_future()
+
+            def tell(_: Report) -> None:
+                if not told.done():
+                    told.set_result(None)
+
+            self.on_done = tell
+            try:
+                await told
+            except asyncio.CancelledError:
+                self.drop()
+                raise
+        if self.error is not None:
+            raise self.error
+        return self.outcome
+
+    def _tell(self) -> None:
+        self.is_done = True
+        if self.on_done is not None:
+            self.on_done(self)
 
 
 def encode_list(reports: list[Report]) -> bytes:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from atomo_gql.worker.attempt import Attempt, Cut, Surroundings
 from atomo_gql.worker.client import Client
@@ -48,6 +48,7 @@ class Runner:
             Heartbeats(),
             config.visibility,
             on_room=self._freed,
+            on_end=self._end,
             on_refused=self._refused,
         )
         self._in_hand: set[Attempt] = set()
@@ -117,7 +118,6 @@ class Runner:
             attempt = Attempt(job, self._handlers.get(job.kind), self._around)
             self._in_hand.add(attempt)
             self._running[job.kind] += 1
-            attempt.task.add_done_callback(partial(self._end, attempt))
             if self._stopping.is_set():  # it came with the last answer: back with it
                 attempt.cut(Cut.STOPPING)
         self._room_freed.set()  # what was asked for and did not come
@@ -128,13 +128,11 @@ class Runner:
         self._leasing.freed(attempt.job.kind)
         self._room_freed.set()
 
-    def _end(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
+    def _end(self, attempt: Attempt) -> None:
         self._in_hand.discard(attempt)
         if attempt.is_running:  # it was cut before its handler began
             self._freed(attempt)
         self._room_freed.set()
-        if not attempt.task.cancelled() and (error := attempt.task.exception()) is not None:
-            logger.error("%s: the worker itself failed", attempt.job.label, exc_info=error)
 
     def _judge(self, leasing: asyncio.Task[None]) -> None:
         """Why the lease loop ended, where it was not stopped."""
@@ -157,10 +155,7 @@ class Runner:
             return
         logger.info("draining: %d in hand, at most %g s", len(self._in_hand), self._config.drain_timeout)
         try:
-            async with asyncio.timeout(self._config.drain_timeout):
-                while self._in_hand and not self._now:
-                    self._room_freed.clear()
-                    await self._room_freed.wait()
+            await self._wait_for_ends(self._config.drain_timeout, lambda: self._now)
         except TimeoutError:
             logger.warning("drain timeout: handing back %d", len(self._in_hand))
 
@@ -169,17 +164,22 @@ class Runner:
         is_refused = self._rejection is not None and self._rejection.status == 401
         for attempt in self._in_hand:
             attempt.cut(Cut.REJECTED if is_refused else Cut.STOPPING)
-        await self._wait_for_ends(CANCEL_SECONDS)
+        with suppress(TimeoutError):
+            await self._wait_for_ends(CANCEL_SECONDS)
         for seconds in (RETURN_SECONDS, 0.1):
-            for attempt in self._in_hand:
+            for attempt in list(self._in_hand):
                 attempt.give_up()
-            await self._wait_for_ends(seconds)
+            with suppress(TimeoutError):
+                await self._wait_for_ends(seconds)
         if deaf := [asyncio.create_task(attempt.abandon()) for attempt in self._in_hand]:
             await asyncio.wait(deaf, timeout=RETURN_SECONDS)
 
-    async def _wait_for_ends(self, seconds: float) -> None:
-        if tasks := [attempt.task for attempt in self._in_hand]:
-            await asyncio.wait(tasks, timeout=seconds)
+    async def _wait_for_ends(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> None:
+        """Until nothing is in hand. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while self._in_hand and not is_enough():
+                self._room_freed.clear()
+                await self._room_freed.wait()
 
 
 def _rejection(error: Refused, config: Config) -> WorkerRejected:

@@ -81,6 +81,7 @@ async def run_handler(
         Heartbeats(),
         _LEAST_SECONDS * 60,
         on_room=lambda _: None,
+        on_end=lambda _: None,
         on_refused=lambda _: None,
     )
     attempt = Attempt(job, handler, around)
@@ -100,7 +101,7 @@ class _Outbox(Outbox):
     def __init__(self) -> None:
         self.ran = Ran()
 
-    async def send(self, report: Report) -> dict[str, Any]:
+    def post(self, report: Report) -> None:
         """As a server that takes it."""
         said = report.fields()
         match report.type:
@@ -115,4 +116,4 @@ class _Outbox(Outbox):
                 self.ran.outcome = "release"
             case _:
                 pass
-        return {"status": 204}
+        report.settle({"status": 204})
