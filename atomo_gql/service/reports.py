@@ -96,13 +96,14 @@ class ReportService:
         return outcomes
 
     def _row(self, token: WorkerToken, report: Report) -> ReportRow:
+        if report.type is ReportType.COMPLETE:
+            result = _NULL if report.result is None else encode("result", report.result, self._most)
+            return ReportRow(report.lease, token.id, body=result)
         body = None
         if report.progress is not None:
             said = report.progress
             data = encode("data", said.data, self._most)
             body = orjson.dumps({"percent": said.percent, "message": said.message, "data": orjson.Fragment(data)})
-        elif report.type is ReportType.COMPLETE:
-            body = _NULL if report.result is None else encode("result", report.result, self._most)
         return ReportRow(
             report.lease,
             token.id,

@@ -126,7 +126,7 @@ def _release(lease: Lease, body: Any) -> Report:
     return Report(type=ReportType.RELEASE, lease=lease)
 
 
-_READERS: Mapping[ReportType, Callable[[Lease, Any], Report]] = {
+_READERS: Mapping[str, Callable[[Lease, Any], Report]] = {
     ReportType.HEARTBEAT: _heartbeat,
     ReportType.PROGRESS: _progress,
     ReportType.COMPLETE: _complete,
@@ -158,7 +158,7 @@ class _Listed:
                 self._ids.append(body.id[:100] if isinstance(body, ReportBody) else id_of(body))
                 if not isinstance(body, ReportBody):
                     body = decode(body, ReportBody)
-                report = _READERS[ReportType(body.type)](_lease(body.id, body.lease_id), body)
+                report = _READERS[body.type](_lease(body.id, body.lease_id), body)
             except AtomoError as error:
                 self._outcomes[place] = error
             else:
