@@ -114,10 +114,13 @@ BEGIN
         RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
-        IF v_ends IS NULL OR v_depths[v_ends[1]] = v_most THEN
-            v_depths := NULL;  -- there is no more of this priority
+        IF v_ends IS NULL AND coalesce(cardinality(v_places), 0) < v_most THEN
+            v_depths := NULL;  -- all of this priority was seen
         ELSE
-            FOR i IN 1 .. cardinality(v_ends) LOOP
+            IF cardinality(v_places) = v_most THEN
+                v_most := 4 * v_most;  -- others hold the first ones
+            END IF;
+            FOR i IN 1 .. coalesce(cardinality(v_ends), 0) LOOP
                 EXIT WHEN i > 1 AND v_cuts[i] > v_left + v_taken;
                 v_depths[v_ends[i]] := least(v_most, 8 * v_depths[v_ends[i]]);
             END LOOP;
@@ -131,7 +134,7 @@ CREATE FUNCTION derived(secret uuid, n bigint, bytes integer) RETURNS bytea LANG
     SELECT substr(sha256(uuid_send($1) || int8send($2)), 1, $3)
 $$;
 
--- The n-th of a secret's ids, with the marks of a random one (RFC 9562 §5.4).
+-- The n-th of a secret's ids, with the marks of a random one (RFC 9562 §5.4); 112 of its bits nobody can tell.
 CREATE FUNCTION nth_secret_id(secret uuid, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT encode(set_byte(set_byte(derived($1, $2, 16), 6, 64), 8, 128), 'hex')::uuid
 $$;
@@ -141,7 +144,7 @@ CREATE FUNCTION microseconds_now() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL
 $$;
 
 -- A time-ordered id, after RFC 9562 §5.7 and §6.2 method 3: 48 bits of milliseconds, 12 bits of their fraction, then 8
--- fixed bits for the cell (a shard; 0 today) between random ones. A statement that needs many takes the n-th of a moment,
+-- fixed bits for the cell (a shard; 0 today) and 48 random ones. A statement that needs many takes the n-th of a moment,
 -- a microsecond apart, and they keep their order.
 CREATE FUNCTION nth_id(us bigint, secret uuid, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT encode(int8send((($1 + $3) / 1000) << 16 | 28672 | ($1 + $3) % 1000 * 4096 / 1000)

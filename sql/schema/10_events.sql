@@ -64,7 +64,7 @@ CREATE FUNCTION derived(secret uuid, n bigint, bytes integer) RETURNS bytea LANG
     SELECT substr(sha256(uuid_send($1) || int8send($2)), 1, $3)
 $$;
 
--- The n-th of a secret's ids, with the marks of a random one (RFC 9562 §5.4).
+-- The n-th of a secret's ids, with the marks of a random one (RFC 9562 §5.4); 112 of its bits nobody can tell.
 CREATE FUNCTION nth_secret_id(secret uuid, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT encode(set_byte(set_byte(derived($1, $2, 16), 6, 64), 8, 128), 'hex')::uuid
 $$;
@@ -74,7 +74,7 @@ CREATE FUNCTION microseconds_now() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL
 $$;
 
 -- A time-ordered id, after RFC 9562 §5.7 and §6.2 method 3: 48 bits of milliseconds, 12 bits of their fraction, then 8
--- fixed bits for the cell (a shard; 0 today) between random ones. A statement that needs many takes the n-th of a moment,
+-- fixed bits for the cell (a shard; 0 today) and 48 random ones. A statement that needs many takes the n-th of a moment,
 -- a microsecond apart, and they keep their order.
 CREATE FUNCTION nth_id(us bigint, secret uuid, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT encode(int8send((($1 + $3) / 1000) << 16 | 28672 | ($1 + $3) % 1000 * 4096 / 1000)

@@ -165,10 +165,13 @@ BEGIN
         RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
         GET DIAGNOSTICS v_taken = ROW_COUNT;
         v_left := v_left - v_taken;
-        IF v_ends IS NULL OR v_depths[v_ends[1]] = v_most THEN
-            v_depths := NULL;  -- there is no more of this priority
+        IF v_ends IS NULL AND coalesce(cardinality(v_places), 0) < v_most THEN
+            v_depths := NULL;  -- all of this priority was seen
         ELSE
-            FOR i IN 1 .. cardinality(v_ends) LOOP
+            IF cardinality(v_places) = v_most THEN
+                v_most := 4 * v_most;  -- others hold the first ones
+            END IF;
+            FOR i IN 1 .. coalesce(cardinality(v_ends), 0) LOOP
                 EXIT WHEN i > 1 AND v_cuts[i] > v_left + v_taken;
                 v_depths[v_ends[i]] := least(v_most, 8 * v_depths[v_ends[i]]);
             END LOOP;
