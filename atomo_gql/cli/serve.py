@@ -50,13 +50,14 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    async with database(settings) as dsn:
-        await migrated(dsn)
-        async with running(settings, dsn) as server:
-            on_signals(server.stop)
-            calm_the_collector()
-            log.info("listening on %s", server.url)
-            await server.task
+    with listen(settings) as listening:  # before the database: a port that is taken is seen at once
+        async with database(settings) as dsn:
+            await migrated(dsn)
+            async with running(settings, dsn, listening) as server:
+                on_signals(server.stop)
+                calm_the_collector()
+                log.info("listening on %s", server.url)
+                await server.task
     log.info("stopped")
 
 
@@ -66,10 +67,10 @@ async def _serve_together(settings: Settings) -> None:
         raise click.ClickException("ATOMO_WORKERS (--workers): more than one is not supported on Windows")
     if settings.broadcast_url and settings.broadcast_url.startswith("memory:"):
         raise click.ClickException("ATOMO_BROADCAST_URL memory:// is for one process alone, ATOMO_WORKERS says more")
-    async with database(settings) as dsn:
-        await migrated(dsn)
-        await _count_connections(settings, dsn)
-        with listen(settings) as listening, tempfile.TemporaryDirectory(prefix="atomo-gql-") as counts:
+    with listen(settings) as listening, tempfile.TemporaryDirectory(prefix="atomo-gql-") as counts:
+        async with database(settings) as dsn:
+            await migrated(dsn)
+            await _count_connections(settings, dsn)
             try:
                 listening.listen(_BACKLOG)
             except OSError as error:
