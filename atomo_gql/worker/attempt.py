@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,11 @@ from atomo_gql.worker.encoding import plain_text
 from atomo_gql.worker.errors import LeaseLost, NonRetryableError, Refused, RetryAfter
 from atomo_gql.worker.failure import describe, one_line
 from atomo_gql.worker.handlers import Handler
-from atomo_gql.worker.heartbeat import Heartbeat, Heartbeats
+from atomo_gql.worker.heartbeat import Heartbeat
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.lease import Lease
-from atomo_gql.worker.outbox import Outbox
-from atomo_gql.worker.processes import Processes
 from atomo_gql.worker.report import Report
-from atomo_gql.worker.tally import Tally
-from atomo_gql.worker.threads import Threads
+from atomo_gql.worker.surroundings import Surroundings
 from atomo_gql.worker.tracing import in_trace
 
 logger = logging.getLogger("atomo_gql.worker")
@@ -48,22 +45,6 @@ class _Failure:
     error: str
     retryable: bool
     retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the attempts of one worker share. The callbacks are told: when a handler has ended, so that there is room;
-    when the attempt has; when the server answers a call with a 4xx that the attempt can do nothing about."""
-
-    outbox: Outbox
-    threads: Threads
-    processes: Processes
-    tally: Tally
-    heartbeats: Heartbeats
-    visibility: int
-    on_room: Callable[["Attempt"], None]
-    on_end: Callable[["Attempt"], None]
-    on_refused: Callable[[Refused], None]
 
 
 class Attempt:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from atomo_gql.worker.attempt import Attempt, Cut, Surroundings
+from atomo_gql.worker.attempt import Attempt, Cut
 from atomo_gql.worker.client import Client
 from atomo_gql.worker.config import Config
 from atomo_gql.worker.errors import Refused, WorkerRejected
@@ -16,6 +16,7 @@ from atomo_gql.worker.job import Job
 from atomo_gql.worker.leasing import Leasing, Room
 from atomo_gql.worker.outbox import Outbox
 from atomo_gql.worker.processes import Processes
+from atomo_gql.worker.surroundings import Surroundings
 from atomo_gql.worker.tally import Tally
 from atomo_gql.worker.threads import Threads
 

@@ -13,12 +13,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from atomo_gql.worker.attempt import Attempt, Cut, Surroundings
+from atomo_gql.worker.attempt import Attempt, Cut
 from atomo_gql.worker.heartbeat import Heartbeats
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.outbox import Outbox
 from atomo_gql.worker.processes import Processes
 from atomo_gql.worker.report import Report
+from atomo_gql.worker.surroundings import Surroundings
 from atomo_gql.worker.tally import Tally
 from atomo_gql.worker.threads import Threads
 from atomo_gql.worker.worker import Worker

@@ -29,6 +29,18 @@ class _Pickup:
             answer.raise_for_status()
         return float(await asyncio.wait_for(self._lines.readline(), 30))
 
+    async def commit(self, scale: float) -> Figure:
+        """What a row costs until the disk has it; before a handler starts there are two, the job's and the lease's."""
+        took = []
+        async with self._rig.place.store.connection() as sql:
+            await sql.execute("CREATE TABLE IF NOT EXISTS bench_commits (n integer)")
+            for number in range(max(10, int(200 * scale))):
+                await asyncio.sleep(_EVERY)
+                began = time.perf_counter()
+                await sql.execute("INSERT INTO bench_commits VALUES ($1)", number)
+                took.append((time.perf_counter() - began) * 1000)
+        return _percentiles(took)
+
     async def echo(self, scale: float) -> Figure:
         """The same client's round trip to the bare echo: what the machine gives."""
         took = []
@@ -60,6 +72,7 @@ async def _prepare(rig: Rig, scale: float, tell: Tell) -> AsyncIterator[list[Mea
         echo = "a round trip to the echo"
         yield [
             Measure(echo, "ms", measured.echo, less_is_better=True),
+            Measure("a commit of one row", "ms", measured.commit, less_is_better=True),
             Measure("pickup", "ms", measured.pickup, echo, less_is_better=True, limits={"value": 4.0, "p99": 8.0}),
         ]
 

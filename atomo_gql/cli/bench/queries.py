@@ -40,6 +40,7 @@ _LOOKS: dict[str, tuple[str, dict[str, object]]] = {
         {"filter": {"finished": {"from": "2020-01-01T00:00:00Z", "to": "2020-01-01T01:00:00Z"}}},
     ),
     "jobs finished until just now": (_PAGE, {"filter": {"finished": {"from": "NOW"}}}),
+    "jobs finished when none did": (_PAGE, {"filter": {"finished": {"from": "LATER"}}}),
     "queues": (
         "{ queues(first: 50) { nodes { name depth { queued leased scheduled dead } oldestEligibleSecs isPaused } } }",
         {},
@@ -93,13 +94,16 @@ async def _filled(rig: Rig, http: aiohttp.ClientSession, count: int, tell: Tell)
         async with store.connection() as sql:
             middle = await sql.fetchval("SELECT id::text FROM job_records ORDER BY id OFFSET $1 LIMIT 1", count // 2)
             waiting = await sql.fetchval("SELECT id::text FROM ready ORDER BY id DESC LIMIT 1")
-            now = await sql.fetchval("SELECT to_json(max(at) - interval '1 second') #>> '{}' FROM events")
+            now, later = await sql.fetchrow(
+                "SELECT to_json(m - interval '1 second') #>> '{}', to_json(m + interval '1 second') #>> '{}'"
+                " FROM (SELECT max(at) AS m FROM events) AS e"
+            )
         async with rig.serving(store) as place:
             query = "query ($id: ID!) { jobs(first: 1, filter: {}) { edges { cursor } } job(id: $id) { id } }"
             body = {"query": query, "variables": {"id": middle}}
             async with http.post(f"{place.url}/graphql", json=body, headers=place.bearer) as answer:
                 cursor = (await answer.json())["data"]["jobs"]["edges"][0]["cursor"]
-            yield _Filled(place, {"ID": middle, "WAITING": waiting, "NOW": now, "CURSOR": cursor})
+            yield _Filled(place, {"ID": middle, "WAITING": waiting, "NOW": now, "LATER": later, "CURSOR": cursor})
 
 
 @contextlib.asynccontextmanager
