@@ -25,11 +25,10 @@ class _Row:
     wanted: float | None = None
     met: bool | None = None
 
-    @property
-    def lines(self) -> list[tuple[str, str, float]]:
+    def lines(self, width: float) -> list[tuple[str, str, float]]:
         """Words, their kind and their size."""
-        name = [(words, "name", 13.0) for words in wrapped(self.name, _NAMES, 13)]
-        return name + [(words, "", 12.0) for words in wrapped(self.below, _NAMES)]
+        name = [(words, "name", 13.0) for words in wrapped(self.name, width, 13)]
+        return name + [(words, "", 12.0) for words in wrapped(self.below, width)]
 
 
 def bars(outcome: Outcome, width: float) -> Drawing:
@@ -37,18 +36,19 @@ def bars(outcome: Outcome, width: float) -> Drawing:
     measures = outcome["measures"]
     by_ratio = any(m["ratio"] is not None for m in measures) and not any(m["limits"] for m in measures)
     rows = list(_ratios(measures) if by_ratio else _values(measures))
-    beside = max(extent(row.beside) for row in rows)
-    right = width - beside - max(extent(row.figure, 13) for row in rows) - 30
-    left = min(right - _LEAST, 14 + max(extent(words, size) for row in rows for words, _, size in row.lines))
+    figures = width - max(extent(row.beside) + 12 if row.beside else 0 for row in rows)
+    right = figures - max(extent(row.figure, 13) for row in rows) - 18
+    lines = [row.lines(min(_NAMES, right - _LEAST)) for row in rows]
+    left = 14 + max((extent(words, size) for each in lines for words, _, size in each), default=0)
     marks = {row.unit: _marks(rows, row.unit, by_ratio) for row in rows}
 
     shapes, bottom = "", 4.0
-    for row in rows:
+    for row, each in zip(rows, lines, strict=True):
         scale = (right - left) / marks[row.unit][-1]
-        height = 17 * len(row.lines) + 14
+        height = 17 * len(each) + 14
         middle = bottom + height / 2
-        words = [text(0, bottom + 20 + 17 * at, words, kind) for at, (words, kind, _) in enumerate(row.lines)]
-        words.append(text(width - beside - 12, middle + 4.5, row.figure, "figure", "end"))
+        words = [text(0, bottom + 20 + 17 * at, words, kind) for at, (words, kind, _) in enumerate(each)]
+        words.append(text(figures, middle + 4.5, row.figure, "figure", "end"))
         words.append(text(width, middle + 4.5, row.beside, "", "end"))
         told = f"{row.name}: {row.figure} {row.beside} {row.below}"
         shapes += group(" ".join(told.split()), *words, _bar(row, left, middle, scale))
@@ -80,7 +80,7 @@ def _values(measures: list[Measured]) -> Iterator[_Row]:
     """A part that has a limit has a row of its own."""
     for m in measures:
         unit, limits, name = m["unit"], m["limits"], m["name"]
-        below = " · ".join(f"{part} {number(value)}" for part, value in m["more"].items() if part not in limits)
+        below = " · ".join(_unbroken(part, value) for part, value in m["more"].items() if part not in limits)
         spread = min(m["values"]), max(m["values"])
         found = {"value": m["value"], **{part: m["more"][part] for part in limits if part != "value"}}
         for part, value in found.items():
@@ -91,6 +91,10 @@ def _values(measures: list[Measured]) -> Iterator[_Row]:
                 yield _Row(name, below, figure, "", unit, value, spread, limit, met)
             else:
                 yield _Row(f"{name}, {part}", "", figure, "", unit, value, (value, value), limit, met)
+
+
+def _unbroken(part: str, value: float) -> str:
+    return f"{part} {number(value)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _marks(rows: list[_Row], unit: str, by_ratio: bool) -> list[float]:

@@ -2,7 +2,7 @@
 
 from atomo_gql.cli.bench.figures import is_met, number
 from atomo_gql.cli.bench.svg import Drawing, extent, group, line, text, ticks, whisker
-from atomo_gql.cli.bench.told import Measured, Outcome
+from atomo_gql.cli.bench.told import Outcome
 
 _HEIGHT = 280
 _TOP = 30
@@ -28,25 +28,27 @@ def curve(outcome: Outcome, width: float) -> Drawing:
     shapes += f'<polygon points="{xs[0]:.1f},{_HEIGHT} {path} {xs[-1]:.1f},{_HEIGHT}" class="under"/>'
     shapes += f'<polyline points="{path}" class="curve"/>'
 
-    places = [_place(m) for m in measures]
-    labelled = _apart(places, step)
-    valued = _apart([number(m["value"]) for m in measures], step)
+    values, places = [number(m["value"]) for m in measures], [f"{m['x'] or 0:,.10g}" for m in measures]
+    valued, placed = _apart(values, step), _apart(places, step)
+    heights = [y(m["value"]) for m in measures]
     for at, (x, m) in enumerate(zip(xs, measures, strict=True)):
-        least, most = y(min(m["values"])), y(max(m["values"]))
+        most = y(max(m["values"]))
         kind = "missed" if is_met(m) is False else "bar"
-        dot = f'<circle cx="{x:.1f}" cy="{y(m["value"]):.1f}" r="5" class="{kind} dot"/>'
-        value = number(m["value"])
-        shown = [text(x, most - 10, value, "figure halo", "middle")] if at in valued else []
-        shown += [text(x, _HEIGHT + 20, places[at], "", "middle")] if at in labelled else []
-        shapes += group(f"{m['name']}: {value} {m['unit']}", whisker(x, least, x, most), dot, *shown)
+        dot = f'<circle cx="{x:.1f}" cy="{heights[at]:.1f}" r="5" class="{kind} dot"/>'
+        top = min(most, _beside(heights, at, extent(values[at], 13) / 2 / (step or 1))) - 10
+        shown = [text(x, top, values[at], "figure halo", "middle")] if at in valued else []
+        shown += [text(x, _HEIGHT + 20, places[at], "", "middle")] if at in placed else []
+        shapes += group(f"{m['name']}: {values[at]} {m['unit']}", whisker(x, y(min(m["values"])), x, most), dot, *shown)
 
     signs = ["missed"] if any(is_met(m) is False for m in measures) else []
     signs += ["spread"] if any(min(m["values"]) < max(m["values"]) for m in measures) else []
     return Drawing(shapes, _HEIGHT + 50, "", signs)
 
 
-def _place(m: Measured) -> str:
-    return f"{m['x'] or 0:,.10g}"
+def _beside(heights: list[float], at: int, part: float) -> float:
+    """How high the curve goes within this part of a step beside a point, so that its label stands above it."""
+    here = heights[at]
+    return min(here + (there - here) * min(part, 1) for there in heights[max(0, at - 1) : at + 2])
 
 
 def _apart(words: list[str], step: float) -> set[int]:

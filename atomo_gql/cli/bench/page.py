@@ -14,9 +14,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
        margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2.6rem 0 .6rem } p, small { color: var(--dim) }
 table { border-collapse: collapse; width: 100%; margin-top: 1rem }
-td, th { padding: .25rem .6rem .25rem 0; text-align: left; vertical-align: middle }
+td, th { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: middle }
 th { color: var(--dim); font-weight: normal } tr + tr td { border-top: 1px solid var(--line) }
-td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+:is(td, th).n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .met { color: var(--good) } .missed { color: var(--bad) }
 svg { display: block; max-width: 100%; height: auto }
 """
@@ -43,7 +43,7 @@ def _run(run: Run) -> str:
 
 def _section(outcome: Outcome) -> str:
     rows = "".join(_row(m) for m in outcome["measures"])
-    head = "<tr><th><th>median<th>ratio<th>of<th>wanted"
+    head = "<tr><th><th class=n>median<th class=n>ratio<th>of<th>wanted"
     return f"<h2>{escape(outcome['title'])}</h2>{inline(outcome)}<table>{head}{rows}</table>\n"
 
 

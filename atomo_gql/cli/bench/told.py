@@ -84,9 +84,7 @@ def combined(runs: Iterable[Run], names: Iterable[str] = ()) -> list[Run]:
     """The runs with what there is to show: scenarios with measures, of these names if any are given; of one that
     several runs have, the last."""
     runs, names = list(runs), set(names)
-    last = {outcome["name"]: outcome for run in runs for outcome in run["scenarios"] if outcome["measures"]}
-    kept = [o for o in last.values() if not names or o["name"] in names]
-    shown: list[Run] = [
-        {**run, "scenarios": [o for o in run["scenarios"] if any(o is k for k in kept)]} for run in runs
-    ]
+    found = (outcome for run in runs for outcome in run["scenarios"])
+    last = {o["name"]: o for o in found if o["measures"] and (not names or o["name"] in names)}
+    shown: list[Run] = [{**run, "scenarios": [o for o in run["scenarios"] if last.get(o["name"]) is o]} for run in runs]
     return [run for run in shown if run["scenarios"]]
