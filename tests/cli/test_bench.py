@@ -49,15 +49,14 @@ async def test_a_quick_run_prints_writes_and_draws(tmp_path: Path, dsn: str) -> 
 _NAMES = ('<b>&"plain"</b>', "of \x1b[31m that", "a name that goes on and on " * 5)
 
 
-def _run(name: str, **held: Any) -> dict[str, Any]:
-    none: Any = None
-    against = {} if "limits" in held else {"against": _NAMES[0]}
-    measures = [
-        Measure(_NAMES[0], "jobs/s", none),
-        *(Measure(other, "jobs/s", none, wanted=0.95, **held, **against) for other in _NAMES[1:]),
-    ]
+def _run(name: str, limits: dict[str, float] | None = None) -> dict[str, Any]:
+    unused: Any = None
+    plain = Measure(_NAMES[0], "jobs/s", unused)
+    against = None if limits else plain.name
+    others = (Measure(other, "jobs/s", unused, against, 0.95, limits=limits or {}) for other in _NAMES[1:])
+    measures = [plain, *others]
     figures = [Figure(value, more={"p99": 4.0}) for value in (1.0, 2.0, 3.0)]
-    outcome = summary(Scenario(name, "A & B [/red]", none), measures, [figures] * len(measures))
+    outcome = summary(Scenario(name, "A & B [/red]", unused), measures, [figures] * len(measures))
     machine = {"cpus": 2, "processor": "x", "python": "3", "system": "y"}
     return {"at": "2026-01-01", "machine": machine, "rounds": 3, "scale": 1.0, "scenarios": [outcome]}
 

@@ -14,7 +14,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
        margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2.6rem 0 .6rem } p, small { color: var(--dim) }
 table { border-collapse: collapse; width: 100%; margin-top: 1rem }
-td, th { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: middle }
+td, th { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: middle; overflow-wrap: anywhere }
+table + p { margin-top: 3.5rem }
 th { color: var(--dim); font-weight: normal } tr + tr td { border-top: 1px solid var(--line) }
 :is(td, th).n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .met { color: var(--good) } .missed { color: var(--bad) }

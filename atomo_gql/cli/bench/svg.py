@@ -63,10 +63,12 @@ def group(told: str, *shapes: str) -> str:
 
 def ticks(most: float) -> list[float]:
     """Round numbers from 0 to `most` or just above it."""
-    rough = (most or 1) / 5
+    if not most:
+        return [0.0, 1.0]
+    rough = most / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * 0.999)
-    return [step * place for place in range(math.ceil(round(most / step, 6)) + 1)] if most else [0, step]
+    return [step * place for place in range(math.ceil(round(most / step, 6)) + 1)]
 
 
 def extent(words: str, size: float = 12) -> float:
