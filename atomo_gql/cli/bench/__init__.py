@@ -2,8 +2,10 @@
 
     figures.py    what a measurement is            rig.py       the servers and databases under measurement
     command.py    the command: rounds, progress    fill.py      jobs in bulk
-    table.py      the outcome in the terminal      drain.py     a worker process that empties a queue
-    page.py       the outcome as a page            load.py, loops.py, worker.py, echo.py   processes of their own
+    told.py       the outcome's form               drain.py     a worker process that empties a queue
+    table.py      the outcome in the terminal      load.py, loops.py, worker.py, echo.py   processes of their own
+    page.py       the outcome as a page
+    plots.py      a scenario's plot: bars.py or curve.py, of the shapes in svg.py
 
 The scenarios: paths.py, pickup.py, adversity.py, queries.py, workers.py, stages.py, watching.py, memory.py. Beside them
 stands peer.py, our side of a benchmark of many queues.

@@ -9,14 +9,14 @@ import platform
 import resource
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from atomo_gql.cli.bench import page, table
+from atomo_gql.cli.bench import page, plots, table
 from atomo_gql.cli.bench.figures import Rounds, Scenario, summary
 from atomo_gql.cli.bench.rig import Rig, a_rig
+from atomo_gql.cli.bench.told import Outcome, Run, combined, read
 
 # By the name of a scenario: its module, and what it is called there.
 SCENARIOS = {
@@ -46,6 +46,15 @@ _DEFAULT = ("paths", "payloads", "pickup", "workers", "stages", "watching")
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures there.")
 @click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Also draw a page there.")
+@click.option(
+    "--plots", "folder", type=click.Path(file_okay=False, path_type=Path), help="Also draw SVGs there, one a scenario."
+)
+@click.option(
+    *("--from", "files"),
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Measure nothing, and show what --json wrote there. Repeatable: of a scenario in several, the last counts.",
+)
 def bench(
     scenarios: tuple[str, ...],
     rounds: int,
@@ -55,6 +64,8 @@ def bench(
     minutes: float,
     file: Path | None,
     html: Path | None,
+    folder: Path | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Measure this machine: rates, beside references of the same rounds.
 
@@ -72,19 +83,43 @@ def bench(
     Without a name: the first six. It runs on a PostgreSQL of its own in a temporary folder, or on DATABASE_URL, where
     it makes databases and drops them. Compare ratios, never rates: a machine is never quiet, and never like another.
     """
-    names = list(SCENARIOS) if "all" in scenarios else list(dict.fromkeys(scenarios or _DEFAULT))
+    names = list(SCENARIOS) if "all" in scenarios else list(dict.fromkeys(scenarios))
+    if files:
+        if file:
+            raise click.UsageError("--json writes what is measured, and with --from nothing is.")
+        runs = _kept(files, names)
+    else:
+        run = _measured(names or list(_DEFAULT), 1 if quick else rounds, 0.01 if quick else scale, only, minutes)
+        if file:
+            file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        runs = combined([run])
+    table.show(runs)
+    if html:
+        html.write_text(page.drawn(runs), encoding="utf-8")
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, svg in [(o["name"], plots.alone(o, run)) for run in runs for o in run["scenarios"]]:
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+
+
+def _kept(files: tuple[Path, ...], names: list[str]) -> list[Run]:
+    try:
+        runs = combined([read(file) for file in files], names)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    if not runs:
+        raise click.ClickException(f"No figures of {', '.join(names) or 'anything'} in {', '.join(map(str, files))}.")
+    return runs
+
+
+def _measured(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> Run:
     logging.getLogger("atomo_gql").setLevel(logging.WARNING)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    told = asyncio.run(_bench(names, 1 if quick else rounds, 0.01 if quick else scale, only, minutes))
-    table.show(told)
-    if file:
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    if html:
-        html.write_text(page.drawn(told), encoding="utf-8")
+    return asyncio.run(_bench(names, rounds, scale, only, minutes))
 
 
-async def _bench(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> dict[str, Any]:
+async def _bench(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> Run:
     columns = (TextColumn("{task.description:<60}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, transient=True, refresh_per_second=2) as progress:
         progress.add_task("all scenarios", total=None)
@@ -110,9 +145,7 @@ def _scenario(name: str) -> Scenario:
     return found
 
 
-async def _measure(
-    rig: Rig, scenario: Scenario, rounds: int, scale: float, only: str, progress: Progress
-) -> dict[str, Any]:
+async def _measure(rig: Rig, scenario: Scenario, rounds: int, scale: float, only: str, progress: Progress) -> Outcome:
     bar = progress.add_task(f"{scenario.name}: preparing", total=None)
     rounds = min(rounds, scenario.rounds or rounds)
     async with scenario.prepare(

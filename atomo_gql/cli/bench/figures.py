@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from atomo_gql.cli.bench.told import Measured, Outcome
+
 Tell = Callable[[str], None]  # says what is being prepared
 
 
@@ -52,11 +54,11 @@ class Scenario:
 Rounds = list[list[Figure]]  # per measure, its figures
 
 
-def summary(scenario: Scenario, measures: list[Measure], rounds: Rounds) -> dict[str, Any]:
+def summary(scenario: Scenario, measures: list[Measure], rounds: Rounds) -> Outcome:
     """A scenario's outcome, as `--json` has it: medians over the rounds, of the ratios too, as noise that lasts a round
     falls out of a ratio."""
     values = {measure.name: [f.value for f in figures] for measure, figures in zip(measures, rounds, strict=True)}
-    told = []
+    told: list[Measured] = []
     for measure, figures in zip(measures, rounds, strict=True):
         own = values[measure.name]
         against = values[measure.against] if measure.against else [f.reference for f in figures]
@@ -84,7 +86,7 @@ def summary(scenario: Scenario, measures: list[Measure], rounds: Rounds) -> dict
     return {"name": scenario.name, "title": scenario.title, "x": scenario.x, "measures": told}
 
 
-def is_met(told: dict[str, Any]) -> bool | None:
+def is_met(told: Measured) -> bool | None:
     """Whether a measure is as wanted; None where nothing is."""
     verdicts = []
     if told["wanted"] is not None and told["ratio"] is not None:
@@ -93,6 +95,20 @@ def is_met(told: dict[str, Any]) -> bool | None:
         (told["value"] if name == "value" else told["more"][name]) <= limit for name, limit in told["limits"].items()
     ]
     return all(verdicts) if verdicts else None
+
+
+def bounds(told: Measured) -> str:
+    """What is wanted of a measure, in words."""
+    wanted = [f"{'≤' if told['lessIsBetter'] else '≥'} {told['wanted']:g}"] if told["wanted"] is not None else []
+    limits = (f"{'' if name == 'value' else name + ' '}≤ {limit:g}" for name, limit in told["limits"].items())
+    return ", ".join([*wanted, *limits])
+
+
+def number(value: float) -> str:
+    """With as many digits as say something."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _median(values: list[float]) -> float | None:
