@@ -68,6 +68,7 @@ class Heartbeat:
         """The lease is new: the first heartbeat is due in a third of the visibility."""
         self._due_at = self.lease.extended_at + self.lease.visibility / 3
         self._together = heartbeats.first(self)
+        self.lease.on_visibility = self._sooner
 
     def stop(self) -> None:
         """No heartbeat after this."""
@@ -87,6 +88,15 @@ class Heartbeat:
             self._call_at(next_at)
         else:
             self._sending = self.lease.loop.create_task(self._send())
+
+    def _sooner(self) -> None:
+        """The lease ends sooner than it did: so does the time until the next heartbeat."""
+        next_at = self.lease.extended_at + self.lease.visibility / 3
+        if next_at < self._due_at and not self._stopped and (self._sending is None or self._sending.done()):
+            self._together.discard(self)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._call_at(next_at)
 
     def _call_at(self, due_at: float) -> None:
         self._due_at = due_at
@@ -121,6 +131,6 @@ class Heartbeat:
             pause = min(self._backoff.pause(error.retry_after), interval)
         else:
             self._backoff = None
-            pause = max(0.0, self.lease.extended_at + interval - self.lease.loop.time())
+            pause = max(0.0, self.lease.extended_at + self.lease.visibility / 3 - self.lease.loop.time())
         if not self._stopped:
             self._call_at(self.lease.loop.time() + pause)

@@ -13,11 +13,16 @@ from atomo_gql.worker.processes import Processes
 from atomo_gql.worker.report import Report
 
 
+def _nothing() -> None:
+    pass
+
+
 class Lease:
     """One job's lease.
 
     visibility: seconds that an extension lasts. extended_at: the event loop's time of the last extension.
     on_lost: told when an extension finds the lease lost. on_refused: told when one is answered with another 4xx.
+    on_visibility: told when it lasts for another time than before.
     """
 
     __slots__ = (
@@ -28,6 +33,7 @@ class Lease:
         "extended_at",
         "job",
         "loop",
+        "on_visibility",
         "processes",
         "visibility",
     )
@@ -51,6 +57,7 @@ class Lease:
         self.processes = processes
         self._on_lost = on_lost
         self._on_refused = on_refused
+        self.on_visibility: Callable[[], None] = _nothing
 
     async def heartbeat(self, visibility: int | None = None) -> None:
         """Extend the lease; `visibility` seconds, where given, are kept for the heartbeats that follow.
@@ -60,6 +67,8 @@ class Lease:
         if visibility is not None:
             self.visibility = visibility
         await self._extend(Report("heartbeat", self.job, {"visibilitySecs": self.visibility}))
+        if visibility is not None:
+            self.on_visibility()
 
     def progress(self, update: dict[str, Any]) -> Coroutine[Any, Any, None]:
         """Send a progress update, which extends the lease as well.

@@ -32,7 +32,8 @@ SELECT id, CASE WHEN NOT is_beyond THEN body END AS body, size, is_beyond FROM s
 -- name: job_page(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, error text, above uuid, below uuid, descending boolean, most integer) :many
 -- The ids of a page of jobs between two ids, either way round. Each condition may be null. Every state has a home to look
 -- in, and those that cannot match fall away, because the plan is made for the values at hand (the pool says
--- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at.
+-- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at. What ended
+-- before a moment was made before it, give or take a clock that was set: the walk begins there.
 SELECT id FROM (
     (SELECT j.id FROM job_records AS j
      WHERE num_nonnulls($2::text[], $8::timestamptz, $9::timestamptz, $10::text) = 0
@@ -56,13 +57,13 @@ SELECT id FROM (
     (SELECT j.id FROM events AS s JOIN job_records AS j ON j.id = s.stream_id
      WHERE s.type = 'succeeded' AND $10::text IS NULL
         AND ('succeeded' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
-        AND end_matches(s.at, NULL, $8, $9, NULL) AND ($9 IS NULL OR s.stream_id < first_id_at($9 + interval '1 hour'))
+        AND end_matches(s.at, NULL, $8, $9, NULL) AND ($9 IS NULL OR s.stream_id < first_id_at($9 + interval '1 minute'))
         AND ($11::uuid IS NULL OR s.stream_id > $11) AND ($12::uuid IS NULL OR s.stream_id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN s.stream_id END DESC, CASE WHEN NOT $13 THEN s.stream_id END LIMIT $14::integer)
     UNION ALL
     (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
      WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz, $10::text) > 0)
-        AND end_matches(d.finished_at, d.error, $8, $9, $10) AND ($9 IS NULL OR d.id < first_id_at($9 + interval '1 hour'))
+        AND end_matches(d.finished_at, d.error, $8, $9, $10) AND ($9 IS NULL OR d.id < first_id_at($9 + interval '1 minute'))
         AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
         AND ($11::uuid IS NULL OR d.id > $11) AND ($12::uuid IS NULL OR d.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
      ORDER BY CASE WHEN $13::boolean THEN d.id END DESC, CASE WHEN NOT $13 THEN d.id END LIMIT $14::integer)

@@ -51,6 +51,11 @@ class Line:
         """So much so that the next rise would go unnoticed."""
         return self.change < -self.tolerance
 
+    @property
+    def is_stale(self) -> bool:
+        """So much cheaper that the baseline guards nothing any more."""
+        return self.change < -2 * self.tolerance
+
     def __str__(self) -> str:
         before, now = ("–" if value is None else f"{value:,.2f}" for value in (self.expected, self.now))
         mark = "  ← costlier" if self.is_costlier else "  ← cheaper" if self.is_cheaper else ""
@@ -75,7 +80,8 @@ def compare(baseline: Measured, now: Measured) -> list[Line]:
 
 
 def table(lines: list[Line]) -> str:
-    """For people."""
+    """For people: what is remarkable first."""
+    lines = sorted(lines, key=lambda line: not (line.is_costlier or line.is_cheaper))
     head = f"{'path, of a job':26} {'measure':13} {'baseline':>10} {'now':>10} {'change':>8}"
     return "\n".join([head, *map(str, lines)])
 

@@ -30,6 +30,7 @@ _JOB = {"queue": "q", "kind": "noop", "payload": {"n": 1}}
 _MUTATION = "mutation($q: String!, $k: String!, $p: JSON) { enqueueJob(queue: $q, kind: $k, payload: $p) }"
 _WARM_UP = 3  # requests, in which statements are prepared and caches filled
 _TRACED = 9  # requests; the median is taken
+_MANY = [f"m{number}" for number in range(20)]  # queues
 _SINGLE, _BULK = 300, 15  # requests that the database is measured over: enough for the splits of pages to even out
 _STRETCHES = 2  # of them, and the lesser is taken: a checkpoint makes the pages that are touched after it costly
 
@@ -112,16 +113,22 @@ class Rig:
             "POST /jobs": _Path(self._enqueue),
             "POST /jobs/batch": _Path(self._batch, _HUNDRED),
             "enqueueJob": _Path(self._mutate),
-            "POST /jobs/lease": _Path(self._lease, _HUNDRED),
+            "POST /jobs/lease": _Path(lambda: self._lease(["q"]), _HUNDRED),
+            "… of 20 queues": _Path(lambda: self._lease(_MANY), _HUNDRED),
+            "… of every queue": _Path(lambda: self._lease(["*"]), _HUNDRED),
             "POST /jobs/{id}/heartbeat": _Path(self._heartbeat),
             "POST /jobs/reports": _Path(self._complete, _HUNDRED),
+            "… of failures": _Path(self._fail, _HUNDRED),
         }
 
     async def prepare(self) -> None:
         """Fill the database, and get a worker's token."""
+        leases = (_WARM_UP + _TRACED + _STRETCHES * _BULK) * _HUNDRED
         await fill.queued(self.database, ["q"], 2_000)
+        await fill.queued(self.database, _MANY, 2 * leases)
+        await fill.queued(self.database, ["z"], leases)
         await fill.ended(self.database, 4_000, lambda _: None)
-        minted = await post(self.asgi, "/jobs/workers", {"name": "guard", "queues": ["q"]}, admin())
+        minted = await post(self.asgi, "/jobs/workers", {"name": "guard", "queues": ["*"]}, admin())
         self._worker = {"x-worker-token": minted["token"]}
 
     async def measure(self, names: Collection[str] = ()) -> dict[str, Costs]:
@@ -147,8 +154,8 @@ class Rig:
         answer = await post(self.asgi, "/graphql", {"query": _MUTATION, "variables": variables}, self._caller)
         assert "errors" not in answer, answer
 
-    async def _lease(self) -> None:
-        body = {"queues": ["q"], "capacity": _HUNDRED, "visibilitySecs": 600, "requestId": str(uuid.uuid4())}
+    async def _lease(self, queues: list[str]) -> None:
+        body = {"queues": queues, "capacity": _HUNDRED, "visibilitySecs": 600, "requestId": str(uuid.uuid4())}
         jobs = (await post(self.asgi, "/jobs/lease", body, self._worker))["jobs"]
         assert len(jobs) == _HUNDRED
         self._leased += jobs
@@ -160,10 +167,16 @@ class Rig:
         await post(self.asgi, f"/jobs/{job['id']}/heartbeat", body, self._worker)
 
     async def _complete(self) -> None:
+        await self._report({"type": "complete", "result": None}, 204)
+
+    async def _fail(self) -> None:
+        await self._report({"type": "fail", "error": "it did not work"}, 200)
+
+    async def _report(self, said: dict[str, Any], status: int) -> None:
         jobs = [self._leased.pop() for _ in range(_HUNDRED)]
-        reports = [{"type": "complete", "id": j["id"], "leaseId": j["leaseId"], "result": None} for j in jobs]
+        reports = [{"id": job["id"], "leaseId": job["leaseId"], **said} for job in jobs]
         outcomes = (await post(self.asgi, "/jobs/reports", {"reports": reports}, self._worker))["outcomes"]
-        assert all(outcome["status"] == 204 for outcome in outcomes), outcomes[0]
+        assert all(outcome["status"] == status for outcome in outcomes), outcomes[0]
 
 
 @contextlib.asynccontextmanager

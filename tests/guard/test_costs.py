@@ -58,6 +58,10 @@ async def test_no_hot_path_is_costlier(
     lines = compare(baseline.load(), measured)
     if any(line.is_costlier for line in lines):
         pytest.fail(f"a hot path has become costlier\n{table(lines)}\nwhere that is meant: {RENEW}", pytrace=False)
+    if any(line.is_stale for line in lines):
+        pytest.fail(
+            f"a hot path is far cheaper than its guard knows\n{table(lines)}\nto keep it so: {RENEW}", pytrace=False
+        )
     if any(line.is_cheaper for line in lines):
         with capsys.disabled():
             print(f"\na hot path has become cheaper; to keep it so: {RENEW}\n{table(lines)}")
@@ -73,6 +77,12 @@ def test_another_python_is_judged_by_the_reference(instructions: dict[str, float
     lines = compare(before, Measured(now, "", "3.99"))
 
     assert any(line.is_costlier for line in lines) == is_costlier, table(lines)
+
+
+def test_what_has_become_far_cheaper_wants_its_baseline_renewed() -> None:
+    lines = compare(Measured({"path": {"calls": 100}}, ""), Measured({"path": {"calls": 80}}, ""))
+
+    assert [(line.is_costlier, line.is_cheaper, line.is_stale) for line in lines] == [(False, True, True)]
 
 
 async def _nothing(made: Rig) -> None:

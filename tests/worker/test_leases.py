@@ -175,6 +175,27 @@ async def test_heartbeats_keep_a_long_job_leased(server: Server, sql: Any) -> No
     ]
 
 
+async def test_a_handler_that_shortens_its_lease_has_it_extended_in_time(server: Server, sql: Any) -> None:
+    worker = await _worker(server, visibility=60)
+    finish = asyncio.Event()
+
+    @worker.on("short")
+    async def short(ctx: JobContext) -> None:
+        await ctx.heartbeat(1)
+        await finish.wait()
+
+    async with working(worker):
+        job_id = await server.enqueue("q", "short")
+        await until(
+            lambda: sql.fetchval("SELECT EXISTS (SELECT FROM leases WHERE expires_at < now() + interval '2 s')")
+        )
+        since = await sql.fetchval("SELECT now()")
+        await until(lambda: sql.fetchval("SELECT now() > $1::timestamptz + interval '2 s'", since))
+        assert await server.application.services.housekeeping.sweep() == 0
+        finish.set()
+        assert (await reached(server, job_id, "succeeded"))["attempts"] == 1
+
+
 async def test_a_lost_lease_cancels_the_handler_and_drops_its_result(server: Server, sql: Any) -> None:
     worker = await _worker(server, visibility=3)
     running_now, flags = asyncio.Event(), list[bool]()

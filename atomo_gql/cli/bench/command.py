@@ -17,6 +17,7 @@ from atomo_gql.cli.bench import page, plots, table
 from atomo_gql.cli.bench.figures import Rounds, Scenario, summary
 from atomo_gql.cli.bench.rig import Rig, a_rig
 from atomo_gql.cli.bench.told import Outcome, Run, combined, read
+from atomo_gql.cli.host import on_signals
 
 # By the name of a scenario: its module, and what it is called there.
 SCENARIOS = {
@@ -83,6 +84,9 @@ def bench(
     Without a name: the first six. It runs on a PostgreSQL of its own in a temporary folder, or on DATABASE_URL, where
     it makes databases and drops them. Compare ratios, never rates: a machine is never quiet, and never like another.
     """
+    for option, path in (("--json", file), ("--html", html)):
+        if path is not None and not path.absolute().parent.is_dir():  # better said now than after an hour
+            raise click.BadParameter(f"there is no folder {path.absolute().parent}", param_hint=option)
     names = list(SCENARIOS) if "all" in scenarios else list(dict.fromkeys(scenarios))
     if files:
         if file:
@@ -116,7 +120,29 @@ def _measured(names: list[str], rounds: int, scale: float, only: str, minutes: f
     logging.getLogger("atomo_gql").setLevel(logging.WARNING)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return asyncio.run(_bench(names, rounds, scale, only, minutes))
+    is_ended = False
+
+    async def until_a_signal() -> Run:
+        task = asyncio.current_task()
+
+        def end() -> None:
+            nonlocal is_ended
+            is_ended = True
+            if task:
+                task.cancel()
+
+        on_signals(end)
+        return await _bench(names, rounds, scale, only, minutes)
+
+    try:
+        run = asyncio.run(until_a_signal())
+    except BaseException:
+        if is_ended:  # what was measured broke off, as it should; processes, databases and folders are gone
+            raise click.Abort from None
+        raise
+    if not any(outcome["measures"] for outcome in run["scenarios"]):
+        raise click.ClickException(f"no measure of {', '.join(names)} has {only!r} in its name")
+    return run
 
 
 async def _bench(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> Run:

@@ -13,7 +13,7 @@ from typing import Any
 
 from atomo_gql.worker import JobContext, Worker
 
-CONCURRENCY = 400
+CONCURRENCY = 800
 
 
 def _drain(count: int, queues: list[str]) -> None:
