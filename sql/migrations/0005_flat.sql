@@ -13,6 +13,7 @@ DECLARE
     v_slack CONSTANT integer := 64;  -- candidates beyond twice the count: others may be taking the first ones
     v_few CONSTANT integer := 64;    -- queues, to be looked for among the first of all
     v_priority integer := 32768;
+    v_since timestamptz;
     v_left integer := p_count;
     v_most integer;      -- candidates wanted
     v_depths integer[];  -- rows to look at in each queue, or lane
@@ -27,10 +28,9 @@ BEGIN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
     IF p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
-        SELECT array_agg(f.place) INTO v_places FROM (
+        SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority) AS h CROSS JOIN LATERAL (
             SELECT r.ctid AS place, r.queue, r.tenant FROM ready AS r
-            WHERE r.priority::integer = (SELECT h.priority::integer FROM ready AS h ORDER BY h.priority::integer DESC LIMIT 1)
-                AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+            WHERE r.priority::integer = h.priority AND r.eligible_at BETWEEN h.since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
             ORDER BY r.eligible_at, r.id LIMIT 2 * v_left + v_slack) AS f
         WHERE f.queue = ANY (p_queues) AND (p_tenant IS NULL OR f.tenant = p_tenant)
             AND (v_paused IS NULL OR f.tenant || E'\x1f' || f.queue <> ALL (v_paused));
@@ -47,7 +47,7 @@ BEGIN
     END IF;
     WHILE v_left > 0 LOOP
         IF v_depths IS NULL THEN
-            v_priority := next_priority(p_tenant, p_queues, v_lanes, v_priority);
+            SELECT h.priority, h.since INTO v_priority, v_since FROM next_head(p_tenant, p_queues, v_lanes, v_priority) AS h;
             EXIT WHEN v_priority IS NULL;
             v_most := 2 * v_left + v_slack;
             v_depths := array_fill(least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
@@ -63,19 +63,19 @@ BEGIN
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
                     WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority = v_priority
-                        AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+                        AND r.eligible_at BETWEEN v_since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
                     ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
         ELSIF p_queues IS NULL THEN
             v_held := ARRAY(
                 SELECT r.ctid FROM ready AS r
-                WHERE r.priority::integer = v_priority AND r.eligible_at <= v_now
+                WHERE r.priority::integer = v_priority AND r.eligible_at BETWEEN v_since AND v_now
                     AND (r.deadline IS NULL OR r.deadline > v_now)
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
         ELSIF p_tenant IS NULL AND cardinality(p_queues) = 1 THEN
             v_held := ARRAY(
                 SELECT r.ctid FROM ready AS r
-                WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at <= v_now
+                WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now
                     AND (r.deadline IS NULL OR r.deadline > v_now)
                     AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                 ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
@@ -87,7 +87,7 @@ BEGIN
                 FROM unnest(p_queues, v_depths) WITH ORDINALITY AS k (queue, depth, ord) CROSS JOIN LATERAL (
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
-                    WHERE r.queue = k.queue AND r.priority = v_priority AND r.eligible_at <= v_now
+                    WHERE r.queue = k.queue AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now
                         AND (r.deadline IS NULL OR r.deadline > v_now)
                         AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                     ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
@@ -101,7 +101,7 @@ BEGIN
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
                     WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || k.queue AND r.tenant <> ''
-                        AND r.priority = v_priority AND r.eligible_at <= v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+                        AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
                     ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
         END IF;
@@ -186,4 +186,85 @@ DO $$ BEGIN
     ALTER TABLE events ALTER COLUMN data SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
     NULL;
+END $$;
+
+DROP FUNCTION next_priority(text, text[], kind_lane[], integer);
+CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer,
+                          OUT priority integer, OUT since timestamptz)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    IF p_lanes IS NOT NULL THEN
+        SELECT t.priority, min(t.eligible_at) INTO priority, since
+        FROM unnest(p_lanes) AS k CROSS JOIN LATERAL (
+            SELECT r.priority, r.eligible_at FROM ready AS r
+            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below
+            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+    ELSIF p_queues IS NULL THEN
+        SELECT r.priority::integer, r.eligible_at INTO priority, since FROM ready AS r
+        WHERE r.priority::integer < p_below ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
+    ELSIF p_tenant IS NULL THEN
+        SELECT t.priority, min(t.eligible_at) INTO priority, since
+        FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT r.priority, r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below
+            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+    ELSE
+        SELECT t.priority, min(t.eligible_at) INTO priority, since
+        FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT r.priority, r.eligible_at FROM ready AS r
+            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below
+            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION next_eligible(p_tenant text, p_queues text[], p_kinds text[]) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_priority integer := 32768;
+    v_first timestamptz;
+    v_soonest timestamptz;
+    v_paused text[];
+    v_lanes kind_lane[];
+BEGIN
+    SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
+    IF p_kinds IS NOT NULL THEN
+        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
+    END IF;
+    LOOP
+        SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority) AS h;
+        EXIT WHEN v_priority IS NULL;
+        IF v_paused IS NOT NULL AND v_lanes IS NULL THEN
+            v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.queue = q.queue AND r.priority = v_priority AND r.eligible_at >= v_first
+                    AND r.tenant || E'\x1f' || r.queue <> ALL (v_paused)
+                ORDER BY r.eligible_at LIMIT 1) AS t);
+        END IF;
+        v_soonest := least(v_soonest, v_first);
+        EXIT WHEN v_soonest <= statement_timestamp();
+    END LOOP;
+    RETURN v_soonest;
+END $$;
+
+CREATE OR REPLACE FUNCTION oldest_eligible(p_tenant text, p_queue text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_priority integer := 32768;
+    v_first timestamptz;
+    v_oldest timestamptz;
+BEGIN
+    LOOP
+        SELECT h.priority, h.since INTO v_priority, v_first
+        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority) AS h;
+        EXIT WHEN v_priority IS NULL;
+        IF p_tenant = '' THEN
+            v_first := (SELECT r.eligible_at FROM ready AS r
+                        WHERE r.queue = p_queue AND r.priority = v_priority AND r.eligible_at >= v_first AND r.tenant = ''
+                        ORDER BY r.eligible_at LIMIT 1);
+        END IF;
+        v_oldest := least(v_oldest, v_first);
+    END LOOP;
+    RETURN CASE WHEN v_oldest <= statement_timestamp() THEN v_oldest END;
 END $$;
