@@ -77,9 +77,11 @@ class _Adversity:
         around: _Around = _nothing,
         filled: list[str] | None = None,
         asked: list[str] | None = None,
+        before: int = 0,
         wanted: float = 0.9,
     ) -> Measure:
-        """A measure on a database of its own; `filled`: the queues that each round's jobs go to."""
+        """A measure on a database of its own; `filled`: the queues that each round's jobs go to; `before`: as many jobs
+        have been drained before the drain that is measured."""
         self._tell(name)
         store = await self._stack.enter_async_context(self._rig.another())
         await pile(store)
@@ -87,19 +89,21 @@ class _Adversity:
 
         async def run(scale: float) -> Figure:
             await fill.emptied(self._rig.place.store)
-            empty = await self._drain(self._rig.place, [_QUEUE], [_QUEUE], JOBS * scale, _nothing)
+            empty = await self._drain(self._rig.place, [_QUEUE], [_QUEUE], JOBS * scale)
             async with self._rig.serving(store) as served:
-                await self._drain(served, filled or [_QUEUE], asked or filled or [_QUEUE], JOBS / 5 * scale, _nothing)
+                await self._drain(served, filled or [_QUEUE], asked or filled or [_QUEUE], JOBS / 5 * scale)
                 await asyncio.sleep(7)  # until it knows that nobody else wants its hints
-                found = await self._drain(served, filled or [_QUEUE], asked or filled or [_QUEUE], JOBS * scale, around)
+                async with around(served):
+                    if before:
+                        await self._drain(served, [_QUEUE], [_QUEUE], before * scale)
+                    found = await self._drain(served, filled or [_QUEUE], asked or filled or [_QUEUE], JOBS * scale)
             return Figure(found.value, empty.value, cpu=found.cpu)
 
         return Measure(name, "jobs/s", run, wanted=wanted)
 
-    async def _drain(self, place: Place, filled: list[str], asked: list[str], count: float, around: _Around) -> Figure:
-        async with around(place):
-            await fill.queued(place.store, filled, count)
-            return await drained(place, asked, count)
+    async def _drain(self, place: Place, filled: list[str], asked: list[str], count: float) -> Figure:
+        await fill.queued(place.store, filled, count)
+        return await drained(place, asked, count)
 
     async def all(self) -> list[Measure]:
         """(a) to (g)."""
@@ -122,6 +126,9 @@ class _Adversity:
                 lambda s: pile(s, [_QUEUE], 200_000, priority=10, run_at=future),
             ),
             await self.measure("(d) a snapshot held open", nothing, around=_held_snapshot, wanted=0.8),
+            await self.measure(
+                "(d) the same, after 50,000 jobs", nothing, around=_held_snapshot, before=50_000, wanted=0.8
+            ),
             await self.measure("(e) 20 queues of 10,000", lambda s: pile(s, twenty, 200_000), filled=twenty),
             await self.measure("(f) 2,000 queues, [*]", lambda s: pile(s, many, 10_000), filled=many, asked=["*"]),
             await self.measure("(g) 200 idle long polls", nothing, around=_idle_workers),
