@@ -35,8 +35,9 @@ class LeaseService:
         self._seen = resources.seen
         self._tokens = tokens
         self._reports = reports
+        self._heads = store.Heads()
         self._leasing: Batcher[LeaseRow, list[LeasedJob]] = Batcher(
-            lambda rows: store.lease(self._database, rows),
+            lambda rows: store.lease(self._database, rows, self._heads),
             size=100,
             weigh=lambda row: row.count,
             most_weight=_MOST_LEASED,

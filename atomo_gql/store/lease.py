@@ -1,14 +1,20 @@
 """`sql/queries/lease.sql`."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
 from atomo_gql.domain.jobs import LeasedJob
+from atomo_gql.store.columns import sparse
 from atomo_gql.store.database import Database
 
+_SLOW_SECS, _SLOW_SECS_A_JOB = 0.002, 0.00002  # about what a statement takes that finds its jobs at once
+_REMEMBERED_SECS = 1.0
+_UNKNOWN = (float("-inf"), 0, datetime.min)
 Scope = tuple[str | None, tuple[str, ...], tuple[str, ...] | None]  # tenant, queues, kinds; None: any
 
 
@@ -24,27 +30,58 @@ class LeaseRow:
     request_id: str | None = None
 
     @property
+    def scope(self) -> object:
+        """Rows of the same ask for the same jobs."""
+        return self.worker_id, self.queues, self.kinds
+
+    @property
     def identity(self) -> object:
         """Two rows of the same are one request."""
         return id(self) if self.request_id is None else (self.worker_id, self.request_id)
 
 
-async def lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[LeasedJob]]:
+class Heads:
+    """Where the first jobs of scopes stood a moment ago, for those whose leases are slow.
+
+    While a transaction somewhere, of whoever, keeps dead rows from being cleaned away, each lease walks past all that
+    was leased before it. One that took long tells the next ones where it found its first job. It is forgotten a moment
+    later: by then a job may have been put back before that place.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[object, tuple[float, int, datetime]] = {}
+
+    def of(self, row: LeaseRow) -> tuple[int, datetime] | tuple[None, None]:
+        """Priority, and since when eligible."""
+        until, priority, since = self._heads.get(row.scope, _UNKNOWN)
+        return (priority, since) if until > time.monotonic() else (None, None)
+
+    def learn(self, row: LeaseRow, first: LeasedJob, eligible_at: datetime, took: float, count: int) -> None:
+        """`first` came first of so many jobs, of a statement that took so many seconds."""
+        if took > _SLOW_SECS + _SLOW_SECS_A_JOB * count and self.of(row)[0] is None:
+            self._heads = {scope: head for scope, head in self._heads.items() if head[0] > time.monotonic()}
+            self._heads[row.scope] = time.monotonic() + _REMEMBERED_SECS, first.priority, eligible_at
+
+
+async def lease(database: Database, rows: Sequence[LeaseRow], heads: Heads | None = None) -> list[list[LeasedJob]]:
     """The jobs each request gets, the requests served in their order; a request made before gets what it got."""
+    heads = heads or Heads()
     unique = list({row.identity: row for row in reversed(rows)}.values())[::-1] if len(rows) > 1 else list(rows)
     try:
-        answers = await _lease(database, unique)
+        answers = await _lease(database, unique, heads)
     except asyncpg.UniqueViolationError:
         if len(unique) > 1:
             raise  # the batcher tries them one by one
-        answers = await _lease(database, unique)  # the same request was answered at the same moment, elsewhere
+        answers = await _lease(database, unique, heads)  # the same request was answered at the same moment, elsewhere
     if len(unique) == len(rows):
         return answers
     by_identity = {row.identity: answer for row, answer in zip(unique, answers, strict=True)}
     return [by_identity[row.identity] for row in rows]
 
 
-async def _lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[LeasedJob]]:
+async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> list[list[LeasedJob]]:
+    known = [heads.of(row) for row in rows]
+    began = time.perf_counter()
     queues, kinds = _pairs(row.queues for row in rows), _pairs(row.kinds or () for row in rows)
     found = await database.dispatch(
         "job_lease",
@@ -54,10 +91,15 @@ async def _lease(database: Database, rows: Sequence[LeaseRow]) -> list[list[Leas
         [r.request_id for r in rows],
         *queues,
         *kinds,
+        sparse([priority for priority, _ in known]),
+        sparse([since for _, since in known]),
     )
     answers: list[list[LeasedJob]] = [[] for _ in rows]
     for row in found:
-        answers[row[0] - 1].append(LeasedJob._make(row[1:]))
+        answers[row[0] - 1].append(LeasedJob._make(row[1:-1]))
+    if found:
+        request = found[0][0] - 1
+        heads.learn(rows[request], answers[request][0], found[0][-1], time.perf_counter() - began, len(found))
     return answers
 
 

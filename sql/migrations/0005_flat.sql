@@ -3,7 +3,9 @@ CREATE INDEX events_by_success ON events USING brin (at) WITH (pages_per_range =
     WHERE type = 'succeeded';
 CREATE INDEX dead_by_end ON dead (finished_at);
 
-CREATE OR REPLACE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer) RETURNS SETOF ready
+DROP FUNCTION take_ready(text, text[], text[], integer);
+CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer, p_priority integer,
+                           p_since timestamptz) RETURNS SETOF ready
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
@@ -14,6 +16,7 @@ DECLARE
     v_few CONSTANT integer := 64;    -- queues, to be looked for among the first of all
     v_priority integer := 32768;
     v_since timestamptz;
+    v_is_told boolean := p_priority IS NOT NULL;  -- begin where the caller says
     v_left integer := p_count;
     v_most integer;      -- candidates wanted
     v_depths integer[];  -- rows to look at in each queue, or lane
@@ -27,8 +30,11 @@ BEGIN
     IF p_kinds IS NOT NULL THEN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
-    IF p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
-        SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority) AS h CROSS JOIN LATERAL (
+    IF v_is_told THEN
+        v_is_told := (SELECT h.priority IS NULL FROM next_head(p_tenant, p_queues, v_lanes, 32768, p_priority) AS h);
+    END IF;
+    IF NOT v_is_told AND p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
+        SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority, -32769) AS h CROSS JOIN LATERAL (
             SELECT r.ctid AS place, r.queue, r.tenant FROM ready AS r
             WHERE r.priority::integer = h.priority AND r.eligible_at BETWEEN h.since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
             ORDER BY r.eligible_at, r.id LIMIT 2 * v_left + v_slack) AS f
@@ -47,8 +53,14 @@ BEGIN
     END IF;
     WHILE v_left > 0 LOOP
         IF v_depths IS NULL THEN
-            SELECT h.priority, h.since INTO v_priority, v_since FROM next_head(p_tenant, p_queues, v_lanes, v_priority) AS h;
-            EXIT WHEN v_priority IS NULL;
+            IF v_is_told THEN
+                v_priority := p_priority;
+                v_since := p_since;
+            ELSE
+                SELECT h.priority, h.since INTO v_priority, v_since
+                FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
+                EXIT WHEN v_priority IS NULL;
+            END IF;
             v_most := 2 * v_left + v_slack;
             v_depths := array_fill(least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
                                    ARRAY[coalesce(cardinality(v_lanes), cardinality(p_queues), 0)]);
@@ -116,6 +128,10 @@ BEGIN
         v_left := v_left - v_taken;
         IF v_ends IS NULL AND coalesce(cardinality(v_places), 0) < v_most THEN
             v_depths := NULL;  -- all of this priority was seen
+            IF v_is_told THEN
+                v_is_told := false;
+                v_priority := 32768;  -- too little from there on: begin at the true head
+            END IF;
         ELSE
             IF cardinality(v_places) = v_most THEN
                 v_most := 4 * v_most;  -- others hold the first ones
@@ -189,7 +205,7 @@ EXCEPTION WHEN feature_not_supported THEN
 END $$;
 
 DROP FUNCTION next_priority(text, text[], kind_lane[], integer);
-CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer,
+CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer, p_above integer,
                           OUT priority integer, OUT since timestamptz)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
@@ -197,23 +213,23 @@ BEGIN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_lanes) AS k CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below
+            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     ELSIF p_queues IS NULL THEN
         SELECT r.priority::integer, r.eligible_at INTO priority, since FROM ready AS r
-        WHERE r.priority::integer < p_below ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
+        WHERE r.priority::integer < p_below AND r.priority::integer > p_above ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
     ELSIF p_tenant IS NULL THEN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below
+            SELECT r.priority, r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     ELSE
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below
+            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     END IF;
@@ -233,7 +249,7 @@ BEGIN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
     LOOP
-        SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority) AS h;
+        SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
         EXIT WHEN v_priority IS NULL;
         IF v_paused IS NOT NULL AND v_lanes IS NULL THEN
             v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
@@ -257,7 +273,7 @@ DECLARE
 BEGIN
     LOOP
         SELECT h.priority, h.since INTO v_priority, v_first
-        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority) AS h;
+        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority, -32769) AS h;
         EXIT WHEN v_priority IS NULL;
         IF p_tenant = '' THEN
             v_first := (SELECT r.eligible_at FROM ready AS r

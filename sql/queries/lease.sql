@@ -1,31 +1,35 @@
--- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[]) :many
--- One row per leased job: the request's number, and the fields of domain.jobs.LeasedJob in their order. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose
--- scope_rows is n ('*': any), its kinds the kind_names whose kind_rows is n (none: any). Requests are served in order,
+-- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[], head_priorities integer[], head_sinces timestamptz[]) :many
+-- One row per leased job: the request's number, the fields of domain.jobs.LeasedJob in their order, and since when it was
+-- eligible. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n
+-- ('*': any), its kinds the kind_names whose kind_rows is n (none: any); its scope's first job stood at its head a moment
+-- ago (null: not known), for take_ready. Requests are served in order,
 -- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
 -- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
 WITH asked AS MATERIALIZED (
     SELECT
         r.ord::integer AS request, r.worker_id, r.count, r.visibility, r.request_id, nullif(t.tenant, '') AS tenant,
+        r.head_priority, r.head_since,
         (SELECT CASE WHEN '*' = ANY (array_agg(s.queue)) THEN NULL ELSE array_agg(DISTINCT s.queue) END
          FROM unnest($5::integer[], $6::text[]) AS s (row, queue) WHERE s.row = r.ord) AS queues,
         (SELECT array_agg(DISTINCT k.kind) FROM unnest($7::integer[], $8::text[]) AS k (row, kind) WHERE k.row = r.ord) AS kinds,
         r.request_id IS NOT NULL AND EXISTS (
             SELECT FROM lease_requests AS q WHERE q.worker_id = r.worker_id AND q.request_id = r.request_id) AS is_repeated
-    FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[])
-        WITH ORDINALITY AS r (worker_id, count, visibility, request_id, ord)
+    FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $9::integer[], $10::timestamptz[])
+        WITH ORDINALITY AS r (worker_id, count, visibility, request_id, head_priority, head_since, ord)
     JOIN worker_tokens AS t ON t.id = r.worker_id AND token_lives(t)
     ORDER BY r.ord
 ),
 scopes AS MATERIALIZED (  -- requests of one scope are served together, in turn
     SELECT min(request) AS first, tenant, queues, kinds, sum(count)::integer AS count,
-        array_agg(request ORDER BY request) AS requests, array_agg(before ORDER BY request) AS befores
+        array_agg(request ORDER BY request) AS requests, array_agg(before ORDER BY request) AS befores,
+        (array_agg(head_priority ORDER BY request))[1] AS head_priority, (array_agg(head_since ORDER BY request))[1] AS head_since
     FROM (SELECT *, sum(count) OVER (PARTITION BY tenant, queues, kinds ORDER BY request) - count AS before
           FROM asked WHERE NOT is_repeated) AS a
     GROUP BY tenant, queues, kinds ORDER BY 1
 ),
 found AS MATERIALIZED (
     SELECT t.*, row_number() OVER w AS nth, s.requests[width_bucket(row_number() OVER w - 1, s.befores)] AS request
-    FROM scopes AS s CROSS JOIN LATERAL take_ready(s.tenant, s.queues, s.kinds, s.count) AS t
+    FROM scopes AS s CROSS JOIN LATERAL take_ready(s.tenant, s.queues, s.kinds, s.count, s.head_priority, s.head_since) AS t
     WINDOW w AS (PARTITION BY s.first ORDER BY t.priority DESC, t.eligible_at, t.id)
 ),
 taken AS MATERIALIZED (
@@ -71,7 +75,7 @@ given AS (
 )
 SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kind, (e.data -> 'payload')::text AS payload,
     g.attempt, g.max_attempts, g.deliveries, g.priority, e.at AS created_at, g.leased_at, g.expires_at AS lease_expires_at,
-    g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant
+    g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant, g.eligible_at
 FROM given AS g
 CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e
 ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;

@@ -54,7 +54,13 @@ $$;
 -- queue is in order for sure, and is taken; the next look goes deeper where that was too little. So it reads about as many
 -- rows as it takes, whether the queues were filled in turn or one after the other. Before that it looks whether the first
 -- of all that waits are of these queues anyway: where a worker serves nearly everything, that is one walk for all of them.
-CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer) RETURNS SETOF ready
+--
+-- p_priority, p_since: where the first job of the scope stood a moment ago, of which the caller has reason to think that
+-- much is dead before it; null: it knows of no such place. The walk begins there, if nothing of a higher priority waits,
+-- and at the true head again when that yields too little. What was put back before that place waits until the caller
+-- forgets it.
+CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer, p_priority integer,
+                           p_since timestamptz) RETURNS SETOF ready
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
@@ -65,6 +71,7 @@ DECLARE
     v_few CONSTANT integer := 64;    -- queues, to be looked for among the first of all
     v_priority integer := 32768;
     v_since timestamptz;
+    v_is_told boolean := p_priority IS NOT NULL;  -- begin where the caller says
     v_left integer := p_count;
     v_most integer;      -- candidates wanted
     v_depths integer[];  -- rows to look at in each queue, or lane
@@ -78,8 +85,11 @@ BEGIN
     IF p_kinds IS NOT NULL THEN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
-    IF p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
-        SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority) AS h CROSS JOIN LATERAL (
+    IF v_is_told THEN
+        v_is_told := (SELECT h.priority IS NULL FROM next_head(p_tenant, p_queues, v_lanes, 32768, p_priority) AS h);
+    END IF;
+    IF NOT v_is_told AND p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
+        SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority, -32769) AS h CROSS JOIN LATERAL (
             SELECT r.ctid AS place, r.queue, r.tenant FROM ready AS r
             WHERE r.priority::integer = h.priority AND r.eligible_at BETWEEN h.since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
             ORDER BY r.eligible_at, r.id LIMIT 2 * v_left + v_slack) AS f
@@ -98,8 +108,14 @@ BEGIN
     END IF;
     WHILE v_left > 0 LOOP
         IF v_depths IS NULL THEN
-            SELECT h.priority, h.since INTO v_priority, v_since FROM next_head(p_tenant, p_queues, v_lanes, v_priority) AS h;
-            EXIT WHEN v_priority IS NULL;
+            IF v_is_told THEN
+                v_priority := p_priority;
+                v_since := p_since;
+            ELSE
+                SELECT h.priority, h.since INTO v_priority, v_since
+                FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
+                EXIT WHEN v_priority IS NULL;
+            END IF;
             v_most := 2 * v_left + v_slack;
             v_depths := array_fill(least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
                                    ARRAY[coalesce(cardinality(v_lanes), cardinality(p_queues), 0)]);
@@ -167,6 +183,10 @@ BEGIN
         v_left := v_left - v_taken;
         IF v_ends IS NULL AND coalesce(cardinality(v_places), 0) < v_most THEN
             v_depths := NULL;  -- all of this priority was seen
+            IF v_is_told THEN
+                v_is_told := false;
+                v_priority := 32768;  -- too little from there on: begin at the true head
+            END IF;
         ELSE
             IF cardinality(v_places) = v_most THEN
                 v_most := 4 * v_most;  -- others hold the first ones
@@ -179,10 +199,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- The highest priority below p_below at which a job is queued in that scope, or in those lanes, and when the first of it
+-- The highest priority below p_below, and above p_above, at which a job is queued in that scope, or in those lanes, and when the first of it
 -- becomes, or became, eligible: whoever reads on from there need not pass what is dead before it, which is much while a
 -- transaction somewhere keeps it from being cleaned away. Null: there is none.
-CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer,
+CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer, p_above integer,
                           OUT priority integer, OUT since timestamptz)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
@@ -190,23 +210,23 @@ BEGIN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_lanes) AS k CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below
+            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     ELSIF p_queues IS NULL THEN
         SELECT r.priority::integer, r.eligible_at INTO priority, since FROM ready AS r
-        WHERE r.priority::integer < p_below ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
+        WHERE r.priority::integer < p_below AND r.priority::integer > p_above ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
     ELSIF p_tenant IS NULL THEN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below
+            SELECT r.priority, r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     ELSE
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below
+            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     END IF;
@@ -250,7 +270,7 @@ BEGIN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
     LOOP
-        SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority) AS h;
+        SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
         EXIT WHEN v_priority IS NULL;
         IF v_paused IS NOT NULL AND v_lanes IS NULL THEN
             v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
@@ -303,7 +323,7 @@ DECLARE
 BEGIN
     LOOP
         SELECT h.priority, h.since INTO v_priority, v_first
-        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority) AS h;
+        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority, -32769) AS h;
         EXIT WHEN v_priority IS NULL;
         IF p_tenant = '' THEN
             v_first := (SELECT r.eligible_at FROM ready AS r
