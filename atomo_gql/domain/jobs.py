@@ -26,8 +26,7 @@ class JobStatus(StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.DEAD)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job to enqueue, its fields already checked by `domain.rules`."""
 
     queue: str

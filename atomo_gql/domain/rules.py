@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -164,7 +163,7 @@ def check_new_job(job: NewJob, prefix: str = "") -> NewJob:
     deadline = None if job.deadline is None else check_moment(f"{prefix}deadline", job.deadline)
     if run_at and deadline and deadline <= run_at:
         raise BadUserInput(f"{prefix}deadline must be after {prefix}runAt", field=f"{prefix}deadline")
-    return replace(job, run_at=run_at, deadline=deadline)
+    return job._replace(run_at=run_at, deadline=deadline)
 
 
 def lease_request(

@@ -1,9 +1,8 @@
 """`sql/queries/enqueue.sql`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from atomo_gql.store.columns import shared, sparse
@@ -11,8 +10,7 @@ from atomo_gql.store.database import Database
 from atomo_gql.store.statements import statements
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueueRow:
+class EnqueueRow(NamedTuple):
     """A checked job with its payload encoded, ready to be written."""
 
     tenant: str
@@ -29,8 +27,7 @@ class EnqueueRow:
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(NamedTuple):
     """The id of a job, and whether this call made it."""
 
     id: UUID

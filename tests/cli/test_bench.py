@@ -56,7 +56,7 @@ def _run(name: str, limits: dict[str, float] | None = None) -> dict[str, Any]:
     others = (Measure(other, "jobs/s", unused, against, 0.95, limits=limits or {}) for other in _NAMES[1:])
     measures = [plain, *others]
     figures = [Figure(value, more={"p99": 4.0}) for value in (1.0, 2.0, 3.0)]
-    outcome = summary(Scenario(name, "A & B [/red]", unused), measures, [figures] * len(measures))
+    outcome = summary(Scenario(name, "A & B [/red]", unused), measures, [figures] * len(measures), 1.0)
     machine = {"cpus": 2, "processor": "x", "python": "3", "system": "y"}
     return {"at": "2026-01-01", "machine": machine, "rounds": 3, "scale": 1.0, "scenarios": [outcome]}
 

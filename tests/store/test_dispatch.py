@@ -1,7 +1,6 @@
 """Who gets which job."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -147,7 +146,7 @@ async def _reads(sql: Any) -> int:
 async def test_dispatch_of_a_kind_walks_an_index_past_the_other_kinds(database: Database, sql: Any) -> None:
     """In front of it, in the same queue, stand 30,000 due jobs of another kind and of higher priority."""
     worker, bound = await make_token(database), await make_token(database, tenant="acme")
-    crowd = [replace(row(tenant="acme", priority=9), kind="other") for _ in range(30_000)]
+    crowd = [row(tenant="acme", priority=9)._replace(kind="other") for _ in range(30_000)]
     for begin in range(0, len(crowd), 5_000):
         await enqueue.enqueue(database, crowd[begin : begin + 5_000])
     [wanted] = await enqueue.enqueue(database, [row(tenant="acme")])

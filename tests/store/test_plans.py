@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -181,7 +180,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
     def said(job: Any) -> list[ReportRow]:
         return [ReportRow(Lease(job.id, job.lease_id), worker.id, visibility_secs=30, body=b"{}", error="x")]
 
-    await enqueue.enqueue(store, [row("w1", key="new"), replace(row("new"), deadline=_NOW)])
+    await enqueue.enqueue(store, [row("w1", key="new"), row("new")._replace(deadline=_NOW)])
     ask = LeaseRow(worker.id, 6, 30, ("w1",), request_id="a")
     [jobs] = await lease.lease(store, [ask])
     assert await lease.lease(store, [ask]) == [jobs]

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -64,7 +63,7 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
     match command:
         case ("enqueue", tenant, queue, key, most, priority, timeout, deadline):
             made = row(queue, tenant=tenant, key=key, most=most, priority=priority)
-            await enqueue.enqueue(database, [replace(made, timeout_secs=timeout, deadline=deadline)])
+            await enqueue.enqueue(database, [made._replace(timeout_secs=timeout, deadline=deadline)])
         case ("lease", queues, count):
             [jobs] = await lease.lease(database, [LeaseRow(token.id, count, 30, queues)])
             held.extend(jobs)

@@ -192,4 +192,4 @@ async def _measure(rig: Rig, scenario: Scenario, rounds: int, scale: float, only
                 if number:
                     found.append(figure)
                 progress.advance(bar)
-    return summary(scenario, measures, figures)
+    return summary(scenario, measures, figures, scale)

@@ -8,6 +8,7 @@ from typing import Any
 
 from atomo_gql.cli.bench.told import Measured, Outcome
 
+LEAST_JUDGED = 0.1  # of the size
 Tell = Callable[[str], None]  # says what is being prepared
 
 
@@ -20,6 +21,12 @@ class Figure:
     cpu: float | None = None  # µs of the server's process, each
     busy: float | None = None  # of the load generator, 0–1
     more: dict[str, float] = field(default_factory=dict)  # by name: percentiles, parts
+
+
+def percentiles(took: list[float], **more: float) -> Figure:
+    """The median of some latencies, with their 99th percentile beside it."""
+    cuts = statistics.quantiles(took, n=100)
+    return Figure(cuts[49], more={"p99": cuts[98], **more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,10 @@ class Scenario:
 Rounds = list[list[Figure]]  # per measure, its figures
 
 
-def summary(scenario: Scenario, measures: list[Measure], rounds: Rounds) -> Outcome:
+def summary(scenario: Scenario, measures: list[Measure], rounds: Rounds, scale: float) -> Outcome:
     """A scenario's outcome, as `--json` has it: medians over the rounds, of the ratios too, as noise that lasts a round
-    falls out of a ratio."""
+    falls out of a ratio. What is far too small to say anything is not judged."""
+    is_judged = scale >= LEAST_JUDGED
     values = {measure.name: [f.value for f in figures] for measure, figures in zip(measures, rounds, strict=True)}
     told: list[Measured] = []
     for measure, figures in zip(measures, rounds, strict=True):
@@ -75,9 +83,9 @@ def summary(scenario: Scenario, measures: list[Measure], rounds: Rounds) -> Outc
                 "reference": _median(references),
                 "ratio": _median(ratios),
                 "ratios": ratios,
-                "wanted": measure.wanted,
+                "wanted": measure.wanted if is_judged else None,
                 "lessIsBetter": measure.less_is_better,
-                "limits": measure.limits,
+                "limits": measure.limits if is_judged else {},
                 "serverCpuMicroseconds": _median([f.cpu for f in figures if f.cpu is not None]),
                 "generatorBusy": _median([f.busy for f in figures if f.busy is not None]),
                 "more": {name: statistics.median(f.more[name] for f in figures) for name in figures[0].more},

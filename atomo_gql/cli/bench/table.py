@@ -9,6 +9,8 @@ from rich.table import Table
 from atomo_gql.cli.bench.figures import bounds, is_met, number
 from atomo_gql.cli.bench.told import Measured, Outcome, Run
 
+_WIDE = 120  # columns for a table
+
 
 def show(runs: Sequence[Run]) -> None:
     """All tables."""
@@ -18,13 +20,30 @@ def show(runs: Sequence[Run]) -> None:
     for run in runs:
         for outcome in run["scenarios"]:
             console.print(f"\n[bold]{escape(outcome['title'])}[/bold]")
-            console.print(_table(outcome))
+            if console.width < _WIDE:
+                for m in outcome["measures"]:
+                    console.print(_lines(m), highlight=False)
+            else:
+                console.print(_table(outcome))
         machine = run["machine"]
         scale = "" if run["scale"] == 1 else f", at {run['scale']:g} of the size"
         console.print(
             f"\n[dim]Medians of {run['rounds']} rounds{scale}; {machine['cpus']} CPUs "
             f"({escape(machine['processor'])}), Python {escape(machine['python'])}. Compare ratios, never rates.[/dim]"
         )
+
+
+def _lines(m: Measured) -> str:
+    """A measure for a narrow terminal."""
+    cpu = m["serverCpuMicroseconds"]
+    parts = [
+        f"{number(m['value'])} {escape(m['unit'])} [dim]({number(min(m['values']))}–{number(max(m['values']))})[/dim]",
+        _ratio(m) and f"{_ratio(m)} [dim]of {_reference(m)}[/dim]",
+        _wanted(m),
+        f"[dim]server CPU[/dim] {cpu:,.0f} µs" if cpu else "",
+        *(f"[dim]{escape(part)}[/dim] {number(value)}" for part, value in m["more"].items()),
+    ]
+    return "\n  ".join([escape(m["name"]), *filter(None, parts)])
 
 
 def _table(outcome: Outcome) -> Table:
@@ -50,13 +69,17 @@ def _table(outcome: Outcome) -> Table:
             escape(m["name"]),
             f"{number(m['value'])} {escape(m['unit'])}",
             f"{number(min(m['values']))}–{number(max(m['values']))}",
-            "" if m["ratio"] is None else f"{m['ratio']:.2f} ({min(m['ratios']):.2f}–{max(m['ratios']):.2f})",
+            _ratio(m),
             _reference(m),
             _wanted(m),
             *([f"{cpu:,.0f} µs" if cpu else ""] if has_cpu else []),
             *(number(m["more"][part]) if part in m["more"] else "" for part in parts),
         )
     return table
+
+
+def _ratio(m: Measured) -> str:
+    return "" if m["ratio"] is None else f"{m['ratio']:.2f} ({min(m['ratios']):.2f}–{max(m['ratios']):.2f})"
 
 
 def _reference(m: Measured) -> str:

@@ -7,7 +7,6 @@ before the worker's request until the frame is there, in one process and by one 
 import asyncio
 import contextlib
 import gc
-import statistics
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +16,8 @@ import orjson
 
 from atomo_gql.cli.bench import fill
 from atomo_gql.cli.bench.drain import mint
-from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
+from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell, percentiles
+from atomo_gql.cli.bench.pickup import ROUND_TRIP, round_trips
 from atomo_gql.cli.bench.rig import Rig
 
 _QUEUE = "watched"
@@ -114,9 +114,7 @@ class Pages:
             for (job_id, percent), at in sent.items()
             if percent in self.pages[job_id].seen
         ]
-        cuts = statistics.quantiles(seen, n=100)
-        more = {"p99": cuts[98], "arrived": len(seen) / len(sent), "KiB a page": self.kib_each}
-        return Figure(cuts[49], more=more)
+        return percentiles(seen, **{"arrived": len(seen) / len(sent), "KiB a page": self.kib_each})
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +125,16 @@ async def _prepare(rig: Rig, scale: float, tell: Tell) -> AsyncIterator[list[Mea
         pages = Pages(rig, http)
         try:
             await pages.open(count)
-            yield [Measure(f"progress to one of {count:,} open pages", "ms", pages.measure, less_is_better=True)]
+            name = f"progress to one of {count:,} open pages"
+            yield [
+                Measure(
+                    ROUND_TRIP,
+                    "ms",
+                    lambda scale: round_trips(rig, http, max(100, int(_REPORTS * scale)), 1 / _PACE),
+                    less_is_better=True,
+                ),
+                Measure(name, "ms", pages.measure, ROUND_TRIP, less_is_better=True),
+            ]
         finally:
             await pages.close()
 
