@@ -12,7 +12,7 @@ from atomo_gql.domain.jobs import LeasedJob
 from atomo_gql.store.columns import sparse
 from atomo_gql.store.database import Database
 
-_SLOW_SECS, _SLOW_SECS_A_JOB = 0.002, 0.00002  # about what a statement takes that finds its jobs at once
+_SLOW_SECS, _SLOW_SECS_A_JOB = 0.002, 0.00002  # to find so many: twice what it takes when nothing is in the way
 _REMEMBERED_SECS = 1.0
 _UNKNOWN = (float("-inf"), 0, datetime.min)
 Scope = tuple[str | None, tuple[str, ...], tuple[str, ...] | None]  # tenant, queues, kinds; None: any
@@ -56,9 +56,9 @@ class Heads:
         until, priority, since = self._heads.get(row.scope, _UNKNOWN)
         return (priority, since) if until > time.monotonic() else (None, None)
 
-    def learn(self, row: LeaseRow, first: LeasedJob, eligible_at: datetime, took: float, count: int) -> None:
-        """`first` came first of so many jobs, of a statement that took so many seconds."""
-        if took > _SLOW_SECS + _SLOW_SECS_A_JOB * count and self.of(row)[0] is None:
+    def learn(self, row: LeaseRow, first: LeasedJob, eligible_at: datetime) -> None:
+        """That job came first, after a long walk."""
+        if self.of(row)[0] is None:
             self._heads = {scope: head for scope, head in self._heads.items() if head[0] > time.monotonic()}
             self._heads[row.scope] = time.monotonic() + _REMEMBERED_SECS, first.priority, eligible_at
 
@@ -81,7 +81,6 @@ async def lease(database: Database, rows: Sequence[LeaseRow], heads: Heads | Non
 
 async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> list[list[LeasedJob]]:
     known = [heads.of(row) for row in rows]
-    began = time.perf_counter()
     queues, kinds = _pairs(row.queues for row in rows), _pairs(row.kinds or () for row in rows)
     found = await database.dispatch(
         "job_lease",
@@ -93,13 +92,14 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
         *kinds,
         sparse([priority for priority, _ in known]),
         sparse([since for _, since in known]),
+        _SLOW_SECS + _SLOW_SECS_A_JOB * sum(row.count for row in rows),
     )
     answers: list[list[LeasedJob]] = [[] for _ in rows]
     for row in found:
         answers[row[0] - 1].append(LeasedJob._make(row[1:-1]))
-    if found:
+    if found and (since := found[0][-1]) is not None:
         request = found[0][0] - 1
-        heads.learn(rows[request], answers[request][0], found[0][-1], time.perf_counter() - began, len(found))
+        heads.learn(rows[request], answers[request][0], since)
     return answers
 
 

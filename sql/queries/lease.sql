@@ -1,6 +1,6 @@
--- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[], head_priorities integer[], head_sinces timestamptz[]) :many
--- One row per leased job: the request's number, the fields of domain.jobs.LeasedJob in their order, and since when it was
--- eligible. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n
+-- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[], head_priorities integer[], head_sinces timestamptz[], slow_secs float8) :many
+-- One row per leased job: the request's number, the fields of domain.jobs.LeasedJob in their order, and, where it
+-- took more than slow_secs to find them, since when it was eligible. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n
 -- ('*': any), its kinds the kind_names whose kind_rows is n (none: any); its scope's first job stood at its head a moment
 -- ago (null: not known), for take_ready. Requests are served in order,
 -- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
@@ -75,7 +75,8 @@ given AS (
 )
 SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kind, (e.data -> 'payload')::text AS payload,
     g.attempt, g.max_attempts, g.deliveries, g.priority, e.at AS created_at, g.leased_at, g.expires_at AS lease_expires_at,
-    g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant, g.eligible_at
+    g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant,
+    CASE WHEN clock_timestamp() > statement_timestamp() + make_interval(secs => $11::float8) THEN g.eligible_at END AS slow_head
 FROM given AS g
 CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e
 ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;

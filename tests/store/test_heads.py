@@ -1,6 +1,5 @@
 """Where leases begin to look while what was leased before cannot be cleaned away."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,17 +15,12 @@ from atomo_gql.store.report import ReportRow
 from tests.guard.meter import Meter
 from tests.store.test_projection import make_token, row
 
-_FAR = 9.0  # seconds that a statement took
-
-
-def _learn(heads: Heads, asked: LeaseRow, job: LeasedJob, eligible_at: datetime) -> None:
-    heads.learn(asked, job, eligible_at, _FAR, 1)
-
 
 @pytest.mark.parametrize("queues", [("q",), ("q", "r"), ("*",)])
 async def test_the_walk_begins_where_it_is_told_and_passes_over_nothing_for_long(
-    database: Database, sql: Any, queues: tuple[str, ...]
+    database: Database, sql: Any, queues: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "_REMEMBERED_SECS", 60)
     worker = await make_token(database)
     made = [m.id for m in await enqueue.enqueue(database, [row("q" if n % 2 else "r") for n in range(30)])]
     if queues == ("q",):
@@ -42,9 +36,8 @@ async def test_the_walk_begins_where_it_is_told_and_passes_over_nothing_for_long
     # Jobs of one batch are eligible at the same moment: apart, so that the place is one.
     await sql.execute("UPDATE ready SET eligible_at = eligible_at + interval '1 millisecond'")
     at = place["eligible_at"]
-    _learn(
-        heads, LeaseRow(worker.id, 1, 30, queues), first[5], await sql.fetchval("SELECT min(eligible_at) FROM ready")
-    )
+    since = await sql.fetchval("SELECT min(eligible_at) FROM ready")
+    heads.learn(LeaseRow(worker.id, 1, 30, queues), first[5], since)
     await report.release(database, [ReportRow(Lease(first[0].id, first[0].lease_id), worker.id)], 100)
     assert await sql.fetchval("SELECT eligible_at FROM ready WHERE id = $1", UUID(first[0].id)) == at
 
@@ -55,29 +48,36 @@ async def test_the_walk_begins_where_it_is_told_and_passes_over_nothing_for_long
 
 
 async def test_a_place_is_remembered_of_slow_leases_and_not_for_long(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await make_token(database)
-    await enqueue.enqueue(database, [row()])
+    await enqueue.enqueue(database, [row(), row()])
     asked = LeaseRow(worker.id, 1, 30, ("q",))
-    [[job]] = await lease.lease(database, [asked])
     heads = Heads()
 
-    heads.learn(asked, job, job.created_at, 0.001, 1)
+    monkeypatch.setattr(lease, "_SLOW_SECS", 60)
+    await lease.lease(database, [asked], heads)
     assert heads.of(asked) == (None, None)
-    _learn(heads, asked, job, job.created_at)
+    monkeypatch.setattr(lease, "_SLOW_SECS", -1)
+    [[job]] = await lease.lease(database, [asked], heads)
+    assert heads.of(asked) == (0, await sql.fetchval("SELECT eligible_at FROM leases WHERE id = $1", UUID(job.id)))
+
+    heads = Heads()
+
+    heads.learn(asked, job, job.created_at)
     assert heads.of(asked) == (job.priority, job.created_at)
     assert heads.of(LeaseRow(worker.id, 1, 30, ("r",))) == (None, None)
 
     monkeypatch.setattr(lease, "_REMEMBERED_SECS", 0)
     heads = Heads()
-    _learn(heads, asked, job, job.created_at)
+    heads.learn(asked, job, job.created_at)
     assert heads.of(asked) == (None, None)
 
 
 async def test_a_snapshot_held_open_makes_no_lease_read_all_that_was_leased(
-    database: Database, cluster: str, sql: Any
+    database: Database, cluster: str, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "_REMEMBERED_SECS", 60)
     worker = await make_token(database)
     meter = await Meter.on(database, cluster)
     holder: Any = await asyncpg.connect(database.dsn)
@@ -92,7 +92,7 @@ async def test_a_snapshot_held_open_makes_no_lease_read_all_that_was_leased(
 
     [[job]] = await lease.lease(database, [asked])
     heads = Heads()
-    _learn(heads, asked, job, await sql.fetchval("SELECT eligible_at FROM leases WHERE id = $1", UUID(job.id)))
+    heads.learn(asked, job, await sql.fetchval("SELECT eligible_at FROM leases WHERE id = $1", UUID(job.id)))
     from_the_start, from_the_place = await take(Heads()), await take(heads)
     await holder.close()
     await meter.close()
