@@ -102,7 +102,7 @@ class Attempt:
         """After cut: wait no longer for a thread, or for the server to take the report; hand the job back."""
         if self._posted is not None:
             self._posted.drop()
-            self._go_on(self._hand_back() if self._cut is Cut.STOPPING else None)
+            self._go_on(self._leave())
         elif self._phase is not _Phase.HANDING_BACK:
             self.task.cancel()
 
@@ -187,14 +187,13 @@ class Attempt:
         self._posted = None
         self._close()
 
-    def _go_on(self, what: Coroutine[Any, Any, None] | None) -> None:
-        """After a result was posted: in a new task, or not at all."""
+    def _go_on(self, what: Coroutine[Any, Any, None]) -> None:
+        """After a result was posted: in a new task."""
         self._posted = None
 
         async def go_on() -> None:
             try:
-                if what is not None:
-                    await what
+                await what
             finally:
                 self._close()
 

@@ -168,7 +168,8 @@ BEGIN
                     SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                     FROM ready AS r
                     WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || k.queue AND r.tenant <> ''
-                        AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+                        AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now
+                        AND (r.deadline IS NULL OR r.deadline > v_now)
                     ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                 ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
         END IF;
@@ -199,9 +200,9 @@ BEGIN
     END LOOP;
 END $$;
 
--- The highest priority below p_below, and above p_above, at which a job is queued in that scope, or in those lanes, and when the first of it
--- becomes, or became, eligible: whoever reads on from there need not pass what is dead before it, which is much while a
--- transaction somewhere keeps it from being cleaned away. Null: there is none.
+-- The highest priority below p_below, and above p_above, at which a job is queued in that scope, or in those lanes, and
+-- when the first of it becomes, or became, eligible: whoever reads on from there need not pass what is dead before it,
+-- which is much while a transaction somewhere keeps it from being cleaned away. Null: there is none.
 CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer, p_above integer,
                           OUT priority integer, OUT since timestamptz)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
@@ -210,23 +211,27 @@ BEGIN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_lanes) AS k CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority < p_below AND r.priority > p_above
+            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant
+                AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     ELSIF p_queues IS NULL THEN
         SELECT r.priority::integer, r.eligible_at INTO priority, since FROM ready AS r
-        WHERE r.priority::integer < p_below AND r.priority::integer > p_above ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
+        WHERE r.priority::integer < p_below AND r.priority::integer > p_above
+        ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
     ELSIF p_tenant IS NULL THEN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r WHERE r.queue = q.queue AND r.priority < p_below AND r.priority > p_above
+            SELECT r.priority, r.eligible_at FROM ready AS r
+            WHERE r.queue = q.queue AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     ELSE
         SELECT t.priority, min(t.eligible_at) INTO priority, since
         FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> '' AND r.priority < p_below AND r.priority > p_above
+            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> ''
+                AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
     END IF;
