@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from atomo_gql.cli.bench import fill
 from atomo_gql.store import lease
+from atomo_gql.worker import tracing
 from tests.conftest import MakeServer
 from tests.guard import baseline, worker
 from tests.guard.baseline import RENEW, RENEWING, Line, Measured, compare, table
@@ -22,8 +23,10 @@ Value = TypeVar("Value")
 
 @pytest.fixture(autouse=True)
 def _apart_from_chance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Which lines would be written depends on the tests before, and whether a lease was slow on the machine."""
+    """Whether lines and spans are written depends on the tests before; whether a lease was slow, on the machine."""
     monkeypatch.setattr(lease, "_SLOW_SECS", 60)
+    monkeypatch.setattr(tracing, "_recorded", False)
+    monkeypatch.setattr(tracing, "_asked_at", float("inf"))  # not to be asked for again
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
