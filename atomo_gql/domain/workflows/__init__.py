@@ -1,0 +1,1 @@
+"""Nouns and laws of workflows: what a definition may say, and how a run takes its steps."""

@@ -1,0 +1,1 @@
+"""Workflows: templates, schedules and the runs themselves."""
