@@ -13,7 +13,7 @@ A tick is one instant. Where the clocks change, the rule is Debian's as well:
   what it shows twice, ticks both times. So `*/15 * * * *` is every 15 minutes, come what may.
 
 cronsim knows the calendar and is asked in wall-clock time alone; the instants are made here, since its own walk
-through a zone gives a skipped time of two fixed minutes twice.
+through a zone loses ticks where the clocks go back by half an hour (Lord Howe).
 """
 
 import re
