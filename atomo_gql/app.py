@@ -58,7 +58,9 @@ class Application:
             max_subscriptions=settings.max_subscriptions,
             spare_deliveries=settings.spare_deliveries,
         )
-        retention = Retention(settings.retention_succeeded_days, settings.retention_dead_days)
+        retention = Retention(
+            settings.retention_succeeded_days, settings.retention_dead_days, settings.retention_events_days
+        )
         self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
         self._loops = make_loops(self.services, settings.reclaim_interval)
         self._origins = settings.allowed_origins

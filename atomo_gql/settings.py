@@ -36,6 +36,9 @@ class Settings:
     reclaim_interval: float = 30
     retention_succeeded_days: float | None = None
     retention_dead_days: float | None = None
+    retention_events_days: float | None = None
+    workflows_dir: Path | None = None  # None: the folder `workflows`, if there is one
+    actions_dir: Path | None = None
     max_body: int = 1_048_576
     max_batch: int = 16_777_216
     max_subscriptions: int = 20_000
@@ -110,6 +113,12 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+def _folder(value: str) -> Path:
+    if not Path(value).is_dir():
+        raise ValueError(f"must be a folder; there is none at {value}")
+    return Path(value)
+
+
 def _origins(value: str) -> tuple[str, ...]:
     origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
     for origin in origins:
@@ -141,6 +150,9 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ATOMO_JOB_RECLAIM_INTERVAL": ("reclaim_interval", _number(0.05, 3_600)),
     "ATOMO_RETENTION_SUCCEEDED_DAYS": ("retention_succeeded_days", _number(0.01, 36_500)),
     "ATOMO_RETENTION_DEAD_DAYS": ("retention_dead_days", _number(0.01, 36_500)),
+    "ATOMO_RETENTION_EVENTS_DAYS": ("retention_events_days", _number(0.01, 36_500)),
+    "ATOMO_WORKFLOWS_DIR": ("workflows_dir", _folder),
+    "ATOMO_ACTIONS_DIR": ("actions_dir", _folder),
     "ATOMO_MAX_BODY_BYTES": ("max_body", _whole(1_024, 67_108_864)),
     "ATOMO_MAX_BATCH_BYTES": ("max_batch", _whole(1_024, 268_435_456)),
     "ATOMO_MAX_SUBSCRIPTIONS": ("max_subscriptions", _whole(1, 1_000_000)),

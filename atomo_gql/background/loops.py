@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from atomo_gql.domain.errors import AtomoError
+from atomo_gql.service.context import Bell
 from atomo_gql.service.services import Services
 
 log = logging.getLogger("atomo_gql.background")
@@ -13,16 +14,26 @@ log = logging.getLogger("atomo_gql.background")
 _LOOK_SECS = 2  # between two rounds of looks at the store, each of some seconds
 _RECORD_SECS = 2
 _HOUSEKEEPING_SECS = 3_600
+_RUNS_SECS = 1.0  # between two looks for runs that have something to do, where nothing tells of one sooner
+_SETTLE_SECS = 2
+_SCHEDULE_SECS = 1
+_LOG_SECS = 1.0  # between two looks of the action dispatcher
+_SOON_SECS = 0.02
+_COALESCE_SECS = 0.01  # what happens in a burst is dealt with together
 
 
 class Loop:
     """Calls something now and then, and goes on whatever it raises."""
 
-    def __init__(self, name: str, turn: Callable[[], Awaitable[object]], seconds: float) -> None:
-        """`seconds` between two turns, give or take a tenth, so that replicas do not march in step."""
+    def __init__(
+        self, name: str, turn: Callable[[], Awaitable[object]], seconds: float, bell: Bell | None = None
+    ) -> None:
+        """`seconds` between two turns, give or take a tenth, so that replicas do not march in step. A turn that answers
+        a number has the next one come so many seconds later at most; one with a bell comes when that is rung."""
         self._name = name
         self._turn = turn
         self._seconds = seconds
+        self._bell = bell or Bell()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -37,27 +48,57 @@ class Loop:
 
     async def _run(self) -> None:
         while True:
+            seconds = self._seconds
             try:
-                await self._turn()
+                answer = await self._turn()
+                if isinstance(answer, float):
+                    seconds = min(seconds, answer)
             except AtomoError as error:
                 log.warning("%s will be tried again: %s", self._name, error)
             except Exception:
                 log.exception("%s failed and will be tried again", self._name)
-            await asyncio.sleep(self._seconds * random.uniform(0.9, 1.1))  # noqa: S311  # jitter, not a secret
+            await self._bell.wait(seconds * random.uniform(0.9, 1.1))  # noqa: S311  # jitter, not a secret
 
 
 def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
-    """The sweeper, the keeper of partitions and retention, the watchers' safety net, and the book of queues."""
-    housekeeping, queues = services.housekeeping, services.queues
+    """The sweeper, the keeper of partitions and retention, the watchers' safety net, the book of queues; what carries
+    runs of workflows on, what begins them by the clock, and the action dispatcher."""
+    housekeeping, queues, engine, dispatcher = (
+        services.housekeeping,
+        services.queues,
+        services.engine,
+        services.dispatcher,
+    )
 
     async def keep_house() -> None:
         await housekeeping.make_partitions()
+        await housekeeping.retain_runs()
         await housekeeping.retain()
         await queues.forget()
+
+    async def carry_on() -> float:
+        while await engine.turn():
+            pass
+        await asyncio.sleep(_COALESCE_SECS)
+        wake = await engine.next_wake()
+        return _RUNS_SECS if wake is None else max(0.0, wake)
+
+    async def dispatch() -> float:
+        while fired := await dispatcher.turn():
+            if not fired.has_more:
+                break
+        await asyncio.sleep(_COALESCE_SECS)
+        lag = await dispatcher.look()
+        # What lies behind an older transaction that still runs, or another replica is at, comes soon, or late.
+        return max(_SOON_SECS, lag / 10) if lag else _LOG_SECS
 
     return [
         Loop("the sweeper", housekeeping.sweep, reclaim_interval),
         Loop("housekeeping", keep_house, _HOUSEKEEPING_SECS),
         Loop("the watchers' look", services.watching.look_again, _LOOK_SECS),
         Loop("the book of queues", queues.record, _RECORD_SECS),
+        Loop("the workflow engine", carry_on, _RUNS_SECS, services.bells[0]),
+        Loop("the waits of workflows", services.engine.settle, _SETTLE_SECS),
+        Loop("the scheduler", services.schedules.turn, _SCHEDULE_SECS),
+        Loop("the action dispatcher", dispatch, _LOG_SECS, services.bells[1]),
     ]

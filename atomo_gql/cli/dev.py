@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import click
 
-from atomo_gql.cli.host import Running, database, migrated, on_signals, running, settings_or_exit
+from atomo_gql.cli.host import Running, database, on_signals, prepared, running, settings_or_exit
 from atomo_gql.cli.http import Client
 from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.cli.token import sign
@@ -44,7 +44,7 @@ async def _dev(settings: Settings, once: bool) -> int:
     where = "DATABASE_URL" if settings.database_url else str(settings.data_dir)
     click.echo(f"database   {where}")
     async with database(settings) as dsn:
-        await migrated(dsn)
+        await prepared(settings, dsn)
         async with running(settings, dsn) as server:
             click.echo(f"server     {server.url}")
             admin = sign(settings, "dev", role="admin", tenant=None, lasts=_DAY)

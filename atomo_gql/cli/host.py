@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import uvicorn
@@ -15,6 +16,7 @@ import uvicorn
 from atomo_gql.app import Application
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from atomo_gql.service.boot import BrokenFile, register_files
 from atomo_gql.settings import Settings, SettingsError, load
 from atomo_gql.store.migrations import SchemaError, migrate
 
@@ -62,6 +64,23 @@ async def migrated(dsn: str) -> None:
     except Unavailable as error:
         cause = error.__cause__
         raise click.ClickException(f"the database cannot be reached: {cause or error}") from None
+
+
+async def prepared(settings: Settings, dsn: str) -> None:
+    """Bring the database up to date and register what files define, or stop with the reason."""
+    await migrated(dsn)
+    application = Application(settings, dsn)
+    folders = settings.workflows_dir or Path("workflows"), settings.actions_dir or Path("actions")
+    try:
+        await application.database.open()
+        if told := await register_files(application.services, *folders):
+            log.info(told)
+    except BrokenFile as error:
+        raise click.ClickException(str(error)) from None
+    except Unavailable as error:
+        raise click.ClickException(f"the database cannot be reached: {error.__cause__ or error}") from None
+    finally:
+        await application.database.close()
 
 
 @dataclass

@@ -13,8 +13,8 @@ from atomo_gql.cli.host import (
     database,
     listen,
     log,
-    migrated,
     on_signals,
+    prepared,
     running,
     settings_or_exit,
     url_of,
@@ -52,7 +52,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 async def _serve(settings: Settings) -> None:
     with listen(settings) as listening:  # before the database: a port that is taken is seen at once
         async with database(settings) as dsn:
-            await migrated(dsn)
+            await prepared(settings, dsn)
             async with running(settings, dsn, listening) as server:
                 on_signals(server.stop)
                 calm_the_collector()
@@ -69,7 +69,7 @@ async def _serve_together(settings: Settings) -> None:
         raise click.ClickException("ATOMO_BROADCAST_URL memory:// is for one process alone, ATOMO_WORKERS says more")
     with listen(settings) as listening, tempfile.TemporaryDirectory(prefix="atomo-gql-") as counts:
         async with database(settings) as dsn:
-            await migrated(dsn)
+            await prepared(settings, dsn)
             await _count_connections(settings, dsn)
             try:
                 listening.listen(_BACKLOG)

@@ -30,6 +30,18 @@ class EventType(StrEnum):
     MINTED = "minted"  # a worker token
     ROTATED = "rotated"
     REVOKED = "revoked"
+    REGISTERED = "registered"  # a version of a workflow's definition, or of a binding
+    REMOVED = "removed"
+    SET_ASIDE = "set_aside"  # a binding that failed
+    RECORDED = "recorded"  # something that happened to a model of an application
+    RUN_STARTED = "run_started"  # a run of a workflow
+    STEP_STARTED = "step_started"  # a group of branches
+    STEP_WAITING = "step_waiting"  # for a job's end, or for a time
+    STEP_COMPLETED = "step_completed"
+    STEP_FAILED = "step_failed"  # with the time of its retry, if there is one
+    STEP_SKIPPED = "step_skipped"
+    RUN_COMPLETED = "run_completed"
+    RUN_FAILED = "run_failed"
 
 
 class Stream(StrEnum):
@@ -38,6 +50,10 @@ class Stream(StrEnum):
     JOB = "Job"
     QUEUE = "Queue"  # one pause of a queue
     WORKER_TOKEN = "WorkerToken"  # noqa: S105  # a name
+    WORKFLOW = "Workflow"  # one run
+    DEFINITION = "Definition"  # of a workflow
+    BINDING = "Binding"
+    MODEL = "Model"  # one thing of an application, by its model and id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +154,7 @@ def _enqueued(event: Event) -> Job:
         timeout_secs=data.get("timeoutSecs"),
         deadline=_moment(data.get("deadline")),
         error=None,
+        run_id=UUID(data["runId"]) if "runId" in data else None,
     )
 
 

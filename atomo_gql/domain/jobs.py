@@ -66,6 +66,7 @@ class Job:
     timeout_secs: int | None
     deadline: datetime | None
     error: str | None  # of the last attempt that failed
+    run_id: UUID | None = None  # of the workflow's run that it is a step of
     result: Json = None
     progress: Json = None  # the newest {percent, message, data} of the attempt under way
 

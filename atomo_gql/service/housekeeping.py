@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from atomo_gql.service import metrics
 from atomo_gql.service.context import Resources
+from atomo_gql.store import actions as store_actions
 from atomo_gql.store import housekeeping as store
+from atomo_gql.store import runs as store_runs
 
 log = logging.getLogger("atomo_gql.housekeeping")
 
@@ -19,10 +21,11 @@ _DAYS_AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Days that ended jobs are kept; None: for ever."""
+    """Days that ended jobs and runs are kept; None: for ever."""
 
     succeeded_days: float | None
     dead_days: float | None
+    events_days: float | None = None  # that recorded events are kept
 
 
 class HousekeepingService:
@@ -31,6 +34,7 @@ class HousekeepingService:
     def __init__(self, resources: Resources, retention: Retention) -> None:
         self._database = resources.database
         self._hub = resources.hub
+        self._bells = resources.runs_bell, resources.log_bell
         self._retention = retention
         self._spare = resources.limits.spare_deliveries
 
@@ -41,6 +45,8 @@ class HousekeepingService:
             metrics.DEAD.inc(len(ended))
             self._hub.changed(job.id for job in ended)
             log.warning("%d jobs were not begun before their deadline, and are dead", len(ended))
+        for bell in self._bells:
+            bell.ring_for_jobs()
         while await store.forget_requests(self._database, _FORGET) == _FORGET:
             pass
         return total
@@ -66,6 +72,24 @@ class HousekeepingService:
     async def make_partitions(self) -> int:
         """Make the partitions of the days ahead; how many were missing."""
         return await store.make_partitions(self._database, _DAYS_AHEAD)
+
+    async def retain_runs(self, now: datetime | None = None) -> tuple[int, int]:
+        """Forget runs, and recorded events, that are older than the retention; how many of each."""
+        now = now or datetime.now(UTC)
+        completed, failed, before = (
+            None if days is None else now - timedelta(days=days)
+            for days in (self._retention.succeeded_days, self._retention.dead_days, self._retention.events_days)
+        )
+        runs = events = 0
+        if completed or failed:
+            while count := await store_runs.forget(self._database, completed, failed, _DELETE):
+                runs += count
+        if before:
+            while count := await store_actions.forget(self._database, before, _DELETE):
+                events += count
+        if runs or events:
+            log.info("retention deleted %d runs of workflows and %d recorded events", runs, events)
+        return runs, events
 
     async def retain(self, now: datetime | None = None) -> tuple[int, int]:
         """Forget what is older than the retention; the partition pairs dropped, and the jobs deleted one by one."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from atomo_gql.domain.errors import BadUserInput, Forbidden, NotFound
@@ -29,6 +30,7 @@ class JobService:
         self._hub = resources.hub
         self._seen = resources.seen
         self._limits = resources.limits
+        self._log_bell = resources.log_bell
         self._enqueueing: Batcher[EnqueueRow, Enqueued] = Batcher(self._write, weigh=lambda row: len(row.payload))
         self._reading: Batcher[tuple[UUID, str | None], Job | None] = Batcher(
             lambda wanted: store_jobs.get_each(self._database, wanted)
@@ -126,10 +128,26 @@ class JobService:
         """Why those of these jobs, which the caller has been shown, that are queued are not running."""
         return await store_jobs.waiting(self._database, jobs, MOST_AHEAD)
 
-    def _row(self, caller: Caller, job: NewJob, trace: str | None, prefix: str = "") -> EnqueueRow:
+    def row(
+        self,
+        job: NewJob,
+        *,
+        tenant: str,
+        actor: str,
+        trace: str | None,
+        prefix: str = "",
+        run_id: UUID | None = None,
+        origin: str | None = None,
+        depth: int | None = None,
+    ) -> EnqueueRow:
+        """A job checked and encoded, ready to be written.
+
+        Raises:
+            BadUserInput, PayloadTooLarge: a field breaks a rule, which is named.
+        """
         job = check_new_job(job, prefix)
         return EnqueueRow(
-            tenant=acting_tenant(caller),
+            tenant=tenant,
             queue=job.queue,
             kind=job.kind,
             payload=encode(f"{prefix}payload", job.payload, self._limits.max_body),
@@ -137,17 +155,32 @@ class JobService:
             max_attempts=job.max_attempts,
             priority=job.priority,
             run_at=job.run_at,
-            actor=caller.actor,
+            actor=actor,
             trace=trace,
             timeout_secs=job.timeout_secs,
             deadline=job.deadline,
+            run_id=run_id,
+            origin=origin,
+            depth=depth,
         )
 
-    async def _write(self, rows: Sequence[EnqueueRow]) -> list[Enqueued]:
-        done = await store_enqueue.enqueue(self._database, rows)
+    async def write_in(self, connection: Any, rows: Sequence[EnqueueRow]) -> list[Enqueued]:
+        """Write jobs within a transaction; `tell` of them once it is committed."""
+        return await store_enqueue.enqueue(self._database, rows, connection=connection)
+
+    def tell(self, rows: Sequence[EnqueueRow], done: Sequence[Enqueued]) -> None:
+        """Count those that are new, and wake who waits for them; after the commit."""
         made = Counter((row.tenant, row.queue) for row, d in zip(rows, done, strict=True) if d.is_new)
         metrics.ENQUEUED.inc(made.total())
         for (tenant, queue), count in made.items():
             self._seen.lane(tenant, queue).enqueued += count
         self._hub.wake(made)
+        self._log_bell.ring_for_jobs()
+
+    def _row(self, caller: Caller, job: NewJob, trace: str | None, prefix: str = "") -> EnqueueRow:
+        return self.row(job, tenant=acting_tenant(caller), actor=caller.actor, trace=trace, prefix=prefix)
+
+    async def _write(self, rows: Sequence[EnqueueRow]) -> list[Enqueued]:
+        done = await store_enqueue.enqueue(self._database, rows)
+        self.tell(rows, done)
         return done

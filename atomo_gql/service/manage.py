@@ -38,6 +38,7 @@ class ManageService:
     def __init__(self, resources: Resources, jobs: JobService) -> None:
         self._database = resources.database
         self._hub = resources.hub
+        self._bells = resources.runs_bell, resources.log_bell
         self._jobs = jobs
 
     async def retry(self, caller: Caller, job_id: UUID, *, trace: str | None = None) -> Job:
@@ -160,6 +161,7 @@ class ManageService:
     async def _retried(self, caller: Caller, ids: Sequence[UUID], trace: str | None) -> list[Changed]:
         done = await store.retry(self._database, ids, visible_tenant(caller), caller.actor, trace)
         metrics.RETRIED.inc(len(done))
+        self._ring()
         self._hub.wake({(job.tenant, job.queue) for job in done})
         self._hub.changed(job.id for job in done)
         return done
@@ -167,8 +169,13 @@ class ManageService:
     async def _cancelled(self, caller: Caller, ids: Sequence[UUID], trace: str | None, error: str) -> list[Changed]:
         done = await store.cancel(self._database, ids, visible_tenant(caller), caller.actor, trace, error)
         metrics.CANCELLED.inc(len(done))
+        self._ring()
         self._hub.changed(job.id for job in done)
         return done
+
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.ring_for_jobs()
 
 
 def _part_of(caller: Caller) -> str:

@@ -20,6 +20,18 @@ RECLAIMED = Counter("atomo_jobs_reclaimed", "Leases that ran out", registry=REGI
 LEASES_LOST = Counter(
     "atomo_leases_lost", "Reports refused because the lease was not the current one", registry=REGISTRY
 )
+RUNS_STARTED = Counter("atomo_workflow_runs_started", "Runs of workflows begun", registry=REGISTRY)
+RUNS_ENDED = Counter("atomo_workflow_runs_ended", "Runs of workflows that ended", ["status"], registry=REGISTRY)
+STEPS = Counter("atomo_workflow_steps_completed", "Steps of runs completed", registry=REGISTRY)
+RECORDED = Counter("atomo_events_recorded", "Events of models recorded by applications", registry=REGISTRY)
+FIRED = Counter("atomo_actions_fired", "Jobs enqueued by bindings", registry=REGISTRY)
+SET_ASIDE = Counter("atomo_bindings_set_aside", "Bindings that failed, and were set aside", registry=REGISTRY)
+DISPATCH_LAG = Gauge(
+    "atomo_dispatch_lag_seconds",
+    "Age of the first event that the action dispatcher has not seen; 0 when it has seen all",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
 WAITING = Gauge(
     "atomo_long_polls", "Lease requests that wait for a job", registry=REGISTRY, multiprocess_mode="livesum"
 )

@@ -39,6 +39,8 @@ class ReportService:
     def __init__(self, resources: Resources, tokens: TokenService) -> None:
         self._hub = resources.hub
         self._seen = resources.seen
+        self._runs_bell = resources.runs_bell
+        self._log_bell = resources.log_bell
         self._most = resources.limits.max_body
         self._tokens = tokens
         statements: dict[ReportType, Callable[..., Awaitable[Answers]]] = {
@@ -127,6 +129,7 @@ class ReportService:
                 for place, _, took in done:
                     outcomes[place] = took.failure
             self._ended(type_, Counter([took for _, _, took in done]))
+            self._log_bell.ring_for_jobs()
             self._hub.changed(UUID(report.lease.job_id) for _, report, _ in done)
         return lost
 
@@ -135,6 +138,8 @@ class ReportService:
         for end, count in ends.items():
             lane = end.tenant or "", end.queue or ""
             seen, is_dead = self._seen.lane(*lane), end.is_dead
+            if end.is_awaited:
+                self._runs_bell.ring()
             match type_:
                 case ReportType.COMPLETE:
                     metrics.SUCCEEDED.inc(count)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from atomo_gql.service.context import Resources
+from atomo_gql.service.actions.bindings import BindingService
+from atomo_gql.service.actions.dispatcher import Dispatcher
+from atomo_gql.service.actions.records import RecordService
+from atomo_gql.service.context import Bell, Resources
 from atomo_gql.service.health import HealthService
 from atomo_gql.service.history import HistoryService
 from atomo_gql.service.housekeeping import HousekeepingService, Retention
@@ -13,6 +16,10 @@ from atomo_gql.service.queues import QueueService
 from atomo_gql.service.reports import ReportService
 from atomo_gql.service.tokens import TokenService
 from atomo_gql.service.watching import WatchService
+from atomo_gql.service.workflows.definitions import DefinitionService
+from atomo_gql.service.workflows.engine import Engine
+from atomo_gql.service.workflows.runs import RunService
+from atomo_gql.service.workflows.schedules import ScheduleService
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,14 @@ class Services:
     watching: WatchService
     housekeeping: HousekeepingService
     health: HealthService
+    workflows: DefinitionService
+    runs: RunService
+    engine: Engine
+    schedules: ScheduleService
+    records: RecordService
+    bindings: BindingService
+    dispatcher: Dispatcher
+    bells: tuple[Bell, Bell]  # of the engine, and of the dispatcher
 
 
 def make_services(resources: Resources, retention: Retention) -> Services:
@@ -36,6 +51,8 @@ def make_services(resources: Resources, retention: Retention) -> Services:
     tokens = TokenService(resources)
     jobs = JobService(resources)
     reports = ReportService(resources, tokens)
+    workflows = DefinitionService(resources)
+    engine = Engine(resources, jobs, workflows)
     return Services(
         jobs=jobs,
         leases=LeaseService(resources, tokens, reports),
@@ -47,4 +64,12 @@ def make_services(resources: Resources, retention: Retention) -> Services:
         watching=WatchService(resources, jobs),
         housekeeping=HousekeepingService(resources, retention),
         health=HealthService(resources),
+        workflows=workflows,
+        runs=RunService(resources, workflows, engine),
+        engine=engine,
+        schedules=ScheduleService(resources, workflows, engine),
+        records=RecordService(resources),
+        bindings=BindingService(resources),
+        dispatcher=Dispatcher(resources, jobs, workflows),
+        bells=(resources.runs_bell, resources.log_bell),
     )

@@ -153,10 +153,29 @@ class Database:
                 return rows
         raise Unavailable("the database is too busy with the same jobs; try again")
 
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A transaction for the length of the block, on a connection whose plans are pinned.
+
+        Raises:
+            Unavailable: the database was lost, or others were in the way too long; nothing was written.
+        """
+        try:
+            async with self.connection("dispatch") as connection, connection.transaction():
+                yield connection
+        except _COLLIDED as error:
+            raise Unavailable("the database is too busy with the same rows; try again") from error
+
     async def notify(self, channel: str, payloads: Sequence[str]) -> None:
         """Send hints to every replica. Never inside a transaction that writes: NOTIFY queues up at commit."""
         async with self.connection("query") as connection:
             await connection.execute("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", channel, list(payloads))
+
+
+async def fetch_in(connection: Any, statement: str, *arguments: object) -> list[Any]:
+    """The rows of a named statement, within the transaction of a connection that has our settings and codecs."""
+    rows: list[Any] = await connection.fetch(statements()[statement].text, *arguments)
+    return rows
 
 
 async def connections_allowed(dsn: str) -> int:

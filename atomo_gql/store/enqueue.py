@@ -25,6 +25,9 @@ class EnqueueRow(NamedTuple):
     trace: str | None
     timeout_secs: int | None = None
     deadline: datetime | None = None
+    run_id: UUID | None = None  # of the workflow's run that it is a step of
+    origin: str | None = None  # the action, or the workflow, that made it
+    depth: int | None = None  # how many events and runs led to it, one from another
 
 
 class Enqueued(NamedTuple):
@@ -60,6 +63,9 @@ async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection:
         sparse([r.trace for r in unique]),
         sparse([r.timeout_secs for r in unique]),
         sparse([r.deadline for r in unique]),
+        sparse([r.run_id for r in unique]),
+        sparse([r.origin for r in unique]),
+        sparse([r.depth for r in unique]),
     )
     if connection is None:
         found = await database.dispatch("job_enqueue", *arguments)

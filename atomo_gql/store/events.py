@@ -1,13 +1,14 @@
 """`sql/queries/events.sql`: the log."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from atomo_gql.domain.attempts import LeaseEvent
 from atomo_gql.domain.errors import AnswerTooLarge
 from atomo_gql.domain.events import Event, EventFilter, EventType, Place
 from atomo_gql.store import rows
-from atomo_gql.store.database import Database
+from atomo_gql.store.database import Database, fetch_in
 
 
 async def streams(
@@ -57,7 +58,16 @@ async def tail(
     At most so many events are looked at, wanted or not, and about so many bytes of data come back. The order is safe to
     resume from.
     """
-    found = await database.fetch(
+    async with database.connection() as connection:
+        return await tail_in(connection, after, tenant, wanted, most, most_bytes)
+
+
+async def tail_in(
+    connection: Any, after: Place, tenant: str | None, wanted: EventFilter, most: int, most_bytes: int
+) -> tuple[list[Event], Place, bool]:
+    """The same, on a connection that has our settings."""
+    found = await fetch_in(
+        connection,
         "event_tail",
         after.xid,
         after.position,
@@ -78,5 +88,11 @@ async def tail(
 
 async def head(database: Database) -> Place:
     """The place after everything that is committed."""
-    row = await database.fetch_one("event_head")
+    async with database.connection() as connection:
+        return await head_in(connection)
+
+
+async def head_in(connection: Any) -> Place:
+    """The same, on a connection that has our settings."""
+    [row] = await fetch_in(connection, "event_head")
     return Place(row["xid"], row["position"])

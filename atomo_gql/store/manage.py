@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from atomo_gql.store.database import Database
+from atomo_gql.store.database import Database, fetch_in
 
+_CANCEL = "job_cancel"
 EVERYBODY = "\x1f"  # in the place of a tenant's name, which it cannot be
 
 
@@ -29,7 +31,12 @@ async def cancel(
     database: Database, ids: Sequence[UUID], tenant: str | None, actor: str, trace: str | None, error: str
 ) -> list[Changed]:
     """End those that are queued or leased. One that moves between the two at this moment is missed."""
-    return [Changed(**row) for row in await database.dispatch("job_cancel", list(ids), tenant, actor, trace, error)]
+    return [Changed(**row) for row in await database.dispatch(_CANCEL, list(ids), tenant, actor, trace, error)]
+
+
+async def cancel_in(connection: Any, ids: Sequence[UUID], actor: str, error: str) -> list[Changed]:
+    """The same, of anybody's jobs, within a transaction."""
+    return [Changed(**row) for row in await fetch_in(connection, _CANCEL, list(ids), None, actor, None, error)]
 
 
 async def pause(database: Database, queue: str, tenant: str, actor: str, trace: str | None) -> bool:

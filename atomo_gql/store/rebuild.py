@@ -117,7 +117,7 @@ async def _write(connection: Any, folded: list[tuple[Job, list[Any]]]) -> None:
     for job, events in folded:
         lane = (job.tenant or "", job.queue)
         record = (job.id, job.created_at, job.run_at, job.deadline, job.timeout_secs, job.priority, job.max_attempts)
-        homes["records"].append((*record, *lane, job.kind, job.idempotency_key))
+        homes["records"].append((*record, *lane, job.kind, job.idempotency_key, job.run_id))
         rest = (*lane, job.kind, job.deliveries, job.timeout_secs, job.deadline, job.error)
         if job.status is JobStatus.QUEUED:
             counts = (job.version, job.priority, job.attempts, job.max_attempts)

@@ -33,6 +33,7 @@ class Accepted(NamedTuple):
     attempt: int | None = None
     failure: FailOutcome | None = None
     is_dead: bool = False
+    is_awaited: bool = False  # some run of a workflow waits for a job that ended with it
 
 
 Rows = Sequence[ReportRow]
@@ -55,8 +56,8 @@ async def complete(database: Database, reports: Rows) -> Answers:
     """The work is done, with a result."""
     results = b"[%b]" % b",".join([r.body or b"null" for r in reports])
     answers: Answers = [None] * len(reports)
-    for ord_, tenant, queue in await database.dispatch("job_complete", *_leases(reports), results):
-        answers[ord_ - 1] = Accepted(tenant or None, queue)
+    for ord_, tenant, queue, is_awaited in await database.dispatch("job_complete", *_leases(reports), results):
+        answers[ord_ - 1] = Accepted(tenant or None, queue, is_awaited=is_awaited)
     return answers
 
 
@@ -90,6 +91,7 @@ async def _report(database: Database, statement: str, reports: Rows, *columns: A
             row.get("attempt"),
             FailOutcome(row["delay_secs"]) if failed else None,
             row.get("is_dead", False),
+            row.get("is_awaited", False),
         )
     return answers
 

@@ -32,6 +32,7 @@ def job(row: Any) -> Job:
         timeout_secs=row["timeout_secs"],
         deadline=row["deadline"],
         error=row["error"],
+        run_id=row["run_id"],
         result=row.get("result"),
         progress=row["progress"],
     )

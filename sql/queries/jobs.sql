@@ -10,7 +10,7 @@ WHERE $2::text IS NULL OR j.tenant = $2;
 -- The same for a page: without what may be large, which job_bodies has.
 SELECT j.id, j.tenant, j.queue, j.kind, j.status, j.priority, j.attempts, j.max_attempts, j.run_at, j.created_at,
     j.eligible_at, j.leased_at, j.lease_id, j.lease_expires_at, j.worker_id, j.finished_at, j.version, j.idempotency_key,
-    j.error, NULL::jsonb AS progress, j.deliveries, j.timeout_secs, j.deadline
+    j.error, NULL::jsonb AS progress, j.deliveries, j.timeout_secs, j.deadline, j.run_id
 FROM unnest($1::uuid[]) AS i (id)
 JOIN jobs AS j ON j.id = i.id
 WHERE $2::text IS NULL OR j.tenant = $2;

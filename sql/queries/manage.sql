@@ -57,6 +57,9 @@ logged AS (
 buried AS (
     INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
     SELECT id, statement_timestamp(), version + 1, attempts, deliveries, tenant, queue, $5::text FROM ended
+),
+awaited AS (
+    UPDATE run_waits AS w SET ended_at = statement_timestamp() FROM ended AS e WHERE w.job_id = e.id RETURNING w.run_id
 )
 SELECT id, tenant, queue FROM ended;
 

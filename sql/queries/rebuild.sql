@@ -27,10 +27,10 @@ WHERE j.id = ANY ($1::uuid[]);
 SELECT stream_id, position, xid::text::bigint AS xid, at, version, stream::text, type::text, tenant, actor, trace, data
 FROM events WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version;
 
--- name: rebuild_put_records(id uuid, created_at timestamptz, run_at timestamptz, deadline timestamptz, timeout_secs integer, priority smallint, max_attempts smallint, tenant text, queue text, kind text, idempotency_key text) :one
+-- name: rebuild_put_records(id uuid, created_at timestamptz, run_at timestamptz, deadline timestamptz, timeout_secs integer, priority smallint, max_attempts smallint, tenant text, queue text, kind text, idempotency_key text, run_id uuid) :one
 INSERT INTO job_records (id, created_at, run_at, deadline, timeout_secs, priority, max_attempts, tenant, queue, kind,
-                         idempotency_key)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+                         idempotency_key, run_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
 
 -- name: rebuild_put_dead(id uuid, finished_at timestamptz, version integer, attempts smallint, deliveries smallint, tenant text, queue text, error text) :one
 INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)

@@ -1,7 +1,8 @@
 -- What a worker may say of a job it holds. Every statement takes arrays, answers the ordinals (1, 2, …) of the reports
 -- it accepted, and passes over those whose lease is not, or no longer, the current one. A lease that has reached its
 -- job's time limit can still be ended, and not be extended. Ids come as one text, parted by commas, which is cheaper to
--- send than an array; worker_ids is short by those that are the same as its first.
+-- send than an array; worker_ids is short by those that are the same as its first. What ends a job marks those that
+-- wait for it, and says whether there were any.
 
 -- name: job_heartbeat(ids text, lease_ids text, worker_ids uuid[], visibilities integer[]) :many
 WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[]))
@@ -39,8 +40,11 @@ logged AS (
     SELECT id, version + 1, statement_timestamp(), 'Job', 'succeeded', tenant, 'worker:' || reporter,
            jsonb_build_object('leaseId', lease_id, 'attempt', attempt, 'result', $4::jsonb -> (ord - 1))
     FROM ended
+),
+awaited AS (
+    UPDATE run_waits AS w SET ended_at = statement_timestamp() FROM ended AS e WHERE w.job_id = e.id RETURNING w.run_id
 )
-SELECT ord, tenant, queue FROM ended;
+SELECT ord, tenant, queue, EXISTS (SELECT FROM awaited) AS is_awaited FROM ended;
 
 -- name: job_fail(ids text, lease_ids text, worker_ids uuid[], errors text[], retryable boolean[], retry_afters integer[]) :many
 -- A retry waits min(5·2^(attempt−1), 3600) seconds, and up to a tenth more, so that a crowd that failed together does
@@ -87,8 +91,11 @@ buried AS (
     INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
     SELECT id, statement_timestamp(), version + 1, attempt, deliveries, tenant, queue, told
     FROM judged WHERE reason IS NOT NULL
+),
+awaited AS (
+    UPDATE run_waits AS w SET ended_at = statement_timestamp() FROM judged AS e WHERE w.job_id = e.id AND e.reason IS NOT NULL RETURNING w.run_id
 )
-SELECT ord, tenant, queue, delay_secs FROM judged;
+SELECT ord, tenant, queue, delay_secs, EXISTS (SELECT FROM awaited) AS is_awaited FROM judged;
 
 -- name: job_release(ids text, lease_ids text, worker_ids uuid[], spare integer) :many
 -- Handed back unharmed: queued again where it stood, and the attempt is not counted. The delivery is: a job that is
@@ -123,8 +130,11 @@ buried AS (
     INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
     SELECT id, statement_timestamp(), version + 1, attempt, deliveries, tenant, queue, poison
     FROM judged WHERE poison IS NOT NULL
+),
+awaited AS (
+    UPDATE run_waits AS w SET ended_at = statement_timestamp() FROM judged AS e WHERE w.job_id = e.id AND e.poison IS NOT NULL RETURNING w.run_id
 )
-SELECT ord, tenant, queue, poison IS NOT NULL AS is_dead FROM judged;
+SELECT ord, tenant, queue, poison IS NOT NULL AS is_dead, EXISTS (SELECT FROM awaited) AS is_awaited FROM judged;
 
 -- name: lease_ends(ids text, lease_ids text, worker_ids uuid[]) :many
 -- For reports that came too late: what ended the lease, where it was that worker's own.

@@ -36,6 +36,9 @@ buried AS (
     INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
     SELECT id, statement_timestamp(), version + 1, attempt, deliveries, tenant, queue, told
     FROM ended WHERE reason IS NOT NULL
+),
+awaited AS (
+    UPDATE run_waits AS w SET ended_at = statement_timestamp() FROM ended AS e WHERE w.job_id = e.id AND e.reason IS NOT NULL RETURNING w.run_id
 )
 SELECT id, tenant, queue, reason IS NOT NULL AS is_dead FROM ended;
 
@@ -58,6 +61,9 @@ logged AS (
 buried AS (
     INSERT INTO dead (id, finished_at, version, attempts, deliveries, tenant, queue, error)
     SELECT id, statement_timestamp(), version + 1, attempts, deliveries, tenant, queue, told FROM ended
+),
+awaited AS (
+    UPDATE run_waits AS w SET ended_at = statement_timestamp() FROM ended AS e WHERE w.job_id = e.id RETURNING w.run_id
 )
 SELECT id, tenant, queue, true AS is_dead FROM ended;
 

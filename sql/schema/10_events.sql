@@ -1,13 +1,21 @@
 -- The event store: the truth. Everything else in this schema can be derived from it.
 --
--- Each thing that has a life (a job, a pause of a queue, a worker token) is a stream; each transition of it is one event, numbered 1, 2, 3 … without
--- gaps by the primary key. An event is written in the statement that changes the projection, so neither exists without
+-- Each thing that has a life (a job, a pause of a queue, a worker token, a run of a workflow) is a stream; each transition
+-- of it is one event, numbered 1, 2, 3 … without gaps by the primary key. An event is written in the statement that changes the projection, so neither exists without
 -- the other. Nothing ever updates an event; retention drops whole partitions.
 --
 -- Streams are named by UUIDv7 (see new_id), which begins with its time: `events` and `job_records` are partitioned by
 -- the same ranges of ids, one pair a day, so that one job's whole story lies in one pair (partitions.sql).
 
-CREATE TYPE stream_type AS ENUM ('Job', 'Queue', 'WorkerToken');
+CREATE TYPE stream_type AS ENUM (
+    'Job',
+    'Queue',        -- one pause of it
+    'WorkerToken',
+    'Workflow',     -- one run
+    'Definition',   -- of a workflow, through all its versions
+    'Binding',      -- of an action to events
+    'Model'         -- one thing of an application: what it has recorded of it
+);
 
 CREATE TYPE event_type AS ENUM (
     'enqueued',   -- nothing → queued
@@ -23,7 +31,19 @@ CREATE TYPE event_type AS ENUM (
     'resumed',
     'minted',     -- a worker token
     'rotated',    -- a successor was minted beside it
-    'revoked'
+    'revoked',
+    'registered',      -- a version of a workflow's definition; a binding
+    'removed',
+    'set_aside',       -- a binding that failed; 'resumed' ends it
+    'recorded',        -- something that happened to a model
+    'run_started',     -- a run of a workflow; it may be 'cancelled', and 'retried' when it has failed
+    'step_started',    -- a group of branches
+    'step_waiting',    -- for a job's end, or for a time
+    'step_completed',
+    'step_failed',     -- with the time of its retry, if there is one
+    'step_skipped',    -- its condition was false
+    'run_completed',
+    'run_failed'
 );
 
 CREATE SEQUENCE event_position;
@@ -53,6 +73,7 @@ EXCEPTION WHEN feature_not_supported THEN
 END $$;
 
 CREATE INDEX events_in_commit_order ON events (xid, position);  -- event_tail
+CREATE INDEX events_recorded ON events (xid, position) WHERE stream = 'Model';  -- dispatch_read, record_forget
 
 -- Pauses and tokens may outlive the day they began on: when retention drops that day, their events go here, and so does
 -- what happens to them after it.

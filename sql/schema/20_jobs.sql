@@ -20,12 +20,14 @@ CREATE TABLE job_records (
     kind            text COLLATE "C" NOT NULL,
     idempotency_key text,
     timeout_secs    integer,               -- how long one attempt may take
-    deadline        timestamptz            -- from when it is not worth doing any more; gone when it is retried after it
+    deadline        timestamptz,           -- from when it is not worth doing any more; gone when it is retried after it
+    run_id          uuid                   -- the workflow's run that it is a step of
 ) PARTITION BY RANGE (id);
 
 CREATE INDEX job_records_by_queue ON job_records (queue, id);                      -- job_page
 CREATE INDEX job_records_by_tenant ON job_records (tenant, id) WHERE tenant <> ''; -- job_page
 CREATE INDEX job_records_by_kind ON job_records (kind, id);                        -- job_page
+CREATE INDEX job_records_by_run ON job_records (run_id, id) WHERE run_id IS NOT NULL; -- run_jobs
 
 CREATE INDEX events_of_success ON events (stream_id) WHERE type = 'succeeded';     -- jobs, job_page
 -- job_page, by when they ended. Events come nearly in the order of time, so a few bytes for each 32 pages say enough.
@@ -181,7 +183,8 @@ SELECT
         SELECT count(*)::smallint FROM events AS e WHERE e.stream_id = s.stream_id AND e.type = 'leased' AND e.version > coalesce((
             SELECT max(x.version) FROM events AS x WHERE x.stream_id = s.stream_id AND x.type = 'retried'), 0))) AS deliveries,
     j.timeout_secs,
-    j.deadline
+    j.deadline,
+    j.run_id
 FROM job_records AS j
 LEFT JOIN ready AS r ON r.id = j.id
 LEFT JOIN leases AS l ON l.id = j.id

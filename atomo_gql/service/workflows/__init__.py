@@ -1,1 +1,1 @@
-"""Workflows: templates, schedules and the runs themselves."""
+"""Workflows: definitions and their templates, runs, the engine that carries runs on, and schedules."""

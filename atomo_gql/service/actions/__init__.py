@@ -1,0 +1,1 @@
+"""Actions: recorded events, bindings, and the dispatcher that fires them."""

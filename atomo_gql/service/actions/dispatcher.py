@@ -1,0 +1,287 @@
+"""The action dispatcher: reads the log behind a durable checkpoint, and fires what is bound to its events.
+
+Each turn locks the checkpoint's row, so one replica at a time is at it, whichever comes. It reads on from there in the
+order of commit, which is safe to resume from, enqueues a job for each match, begins a run for each workflow that an
+event starts, and moves the checkpoint, in one transaction: killed at any moment, it has done all of a turn or nothing.
+Idempotency keys stand behind it.
+
+A binding that fails is set aside with its error at the event it failed on, and does not hold the others up; resumed, it
+goes on from there by itself until it is with the others again.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from atomo_gql.domain.actions import (
+    JOB,
+    MAX_DEPTH,
+    Binding,
+    ModelEvent,
+    event_of_job,
+    event_of_record,
+    job_of,
+    moment,
+)
+from atomo_gql.domain.errors import AtomoError
+from atomo_gql.domain.events import Event, EventFilter, EventType, Place, Stream
+from atomo_gql.domain.workflows.definition import Definition
+from atomo_gql.service import metrics
+from atomo_gql.service.context import Resources
+from atomo_gql.service.jobs import JobService
+from atomo_gql.service.workflows.definitions import DefinitionService
+from atomo_gql.service.workflows.runs import as_trigger
+from atomo_gql.store import actions as store
+from atomo_gql.store import events as store_events
+from atomo_gql.store import runs as store_runs
+from atomo_gql.store.actions import TriggerRow
+from atomo_gql.store.enqueue import Enqueued, EnqueueRow
+from atomo_gql.store.runs import RunRow
+
+log = logging.getLogger("atomo_gql.actions")
+
+ACTOR = "system:actions"
+_LOT = 500  # recorded events in one transaction
+_LOOKED_AT = 2_000  # events of all kinds looked at in one transaction
+_BYTES = 8_000_000  # of their data
+
+
+@dataclass(slots=True)
+class Fired:
+    """What a turn did, to be told once it is committed."""
+
+    events: int = 0
+    has_more: bool = False
+    rows: list[EnqueueRow] = field(default_factory=list)
+    enqueued: list[Enqueued] = field(default_factory=list)
+    runs: int = 0
+    set_aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Trigger:
+    """A workflow that events start."""
+
+    row: TriggerRow
+    timeout_secs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscribers:
+    """Whom events are for."""
+
+    bindings: Sequence[Binding]
+    triggers: Sequence[_Trigger]
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether there is none."""
+        return not self.bindings and not self.triggers
+
+    @property
+    def types(self) -> list[EventType] | None:
+        """The transitions of jobs that somebody wants; None: there are none."""
+        named = [b.what.event for b in self.bindings if b.what.model == JOB]
+        named += [t.row.event_type for t in self.triggers if t.row.model == JOB]
+        if not named:
+            return None
+        if "updated" in named:
+            return [type_ for type_ in _TRANSITIONS if type_ is not EventType.ENQUEUED or "created" in named]
+        return sorted(
+            {EventType.ENQUEUED if name == "created" else EventType(name) for name in named if name != "deleted"}
+        )
+
+
+_TRANSITIONS = (
+    EventType.ENQUEUED,
+    EventType.LEASED,
+    EventType.RELEASED,
+    EventType.RECLAIMED,
+    EventType.FAILED,
+    EventType.SUCCEEDED,
+    EventType.DEAD,
+    EventType.RETRIED,
+    EventType.CANCELLED,
+)
+
+
+class Dispatcher:
+    """One per process."""
+
+    def __init__(self, resources: Resources, jobs: JobService, definitions: DefinitionService) -> None:
+        self._database = resources.database
+        self._runs_bell = resources.runs_bell
+        self._bell = resources.log_bell
+        self._jobs = jobs
+        self._definitions = definitions
+
+    async def turn(self) -> Fired | None:
+        """Go on in the log; None: another replica is at it."""
+        async with self._database.transaction() as connection:
+            place = await store.take_checkpoint(connection)
+            if place is None:
+                return None
+            bindings = [b for b in await store.bindings(connection, None) if b.set_aside_at is None]
+            everyone = _Subscribers([b for b in bindings if b.at is None], await self._triggers(connection))
+            self._bell.is_for_jobs = everyone.types is not None
+            fired = Fired()
+            end = await self._go_on(connection, place, everyone, fired)
+            for late in bindings:
+                if late.at is not None:
+                    await self._catch_up(connection, late, end, fired)
+            if end != place:
+                await store.move_checkpoint(connection, end)
+        self._tell(fired)
+        return fired
+
+    async def look(self) -> float:
+        """How far behind the log's end the checkpoint is, in seconds; 0: it has seen all."""
+        lag = max(0.0, await store.lag(self._database, is_all=self._bell.is_for_jobs) or 0.0)
+        metrics.DISPATCH_LAG.set(lag)
+        return lag
+
+    async def _triggers(self, connection: Any) -> list[_Trigger]:
+        rows = await store.triggers(connection)
+        versions = {(row.id, row.definition_version) for row in rows}
+        definitions = await self._definitions.load(connection, versions) if rows else {}
+        found = [(row, definitions[row.id, row.definition_version]) for row in rows]
+        return [_Trigger(row, known.timeout_secs) for row, known in found if isinstance(known, Definition)]
+
+    async def _go_on(self, connection: Any, place: Place, subscribers: _Subscribers, fired: Fired) -> Place:
+        if subscribers.is_nobody:
+            found, _ = await store.recorded(connection, place, 1, 1)
+            return await store_events.head_in(connection) if found else place
+        events, end, has_more = await self._read(connection, place, subscribers)
+        await self._fire(connection, events, subscribers, place, fired)
+        fired.events += len(events)
+        fired.has_more |= has_more
+        return end
+
+    async def _catch_up(self, connection: Any, late: Binding, main: Place, fired: Fired) -> None:
+        """Take a binding that was set aside a step nearer to the others."""
+        assert late.at is not None  # noqa: S101  # the caller asked
+        alone = _Subscribers([late], [])
+        events, end, has_more = await self._read(connection, late.at, alone)
+        events = [event for event in events if event.place <= main]
+        is_there = not has_more or end >= main
+        if await self._fire(connection, events, alone, late.at, fired):
+            await store.move(connection, [(late.id, None if is_there else end)])
+            fired.has_more |= not is_there
+
+    async def _read(
+        self, connection: Any, place: Place, subscribers: _Subscribers
+    ) -> tuple[list[ModelEvent], Place, bool]:
+        """What comes after that place, where that ends, and whether there may be more."""
+        types = subscribers.types
+        if types is None:
+            found, has_more = await store.recorded(connection, place, _LOT, _BYTES)
+            return [event_of_record(event) for event in found], found[-1].place if found else place, has_more
+        wanted = EventFilter(streams=(Stream.JOB, Stream.MODEL), types=(EventType.RECORDED, *types))
+        found, end, has_more = await store_events.tail_in(connection, place, None, wanted, _LOOKED_AT, _BYTES)
+        ids = {event.stream_id for event in found if event.stream is Stream.JOB}
+        kept = await store.beginnings(connection, ids) if ids else {}
+        return [read for event in found if (read := _read_event(event, kept))], end, has_more
+
+    async def _fire(
+        self, connection: Any, events: Sequence[ModelEvent], subscribers: _Subscribers, place: Place, fired: Fired
+    ) -> bool:
+        """Enqueue and begin what these events call for; whether no binding had to be set aside."""
+        rows: list[EnqueueRow] = []
+        begun: list[RunRow] = []
+        aside: dict[UUID, tuple[str, Place]] = {}
+        before = place
+        for event in events:
+            for binding in subscribers.bindings:
+                if binding.id in aside or not binding.matches(event):
+                    continue
+                try:
+                    rows.append(self._row(binding, event))
+                except AtomoError as error:
+                    aside[binding.id] = f"event {event.event_id}: {error}", before
+                except Exception as error:
+                    log.exception("binding %s failed on event %s", binding.id, event.event_id)
+                    aside[binding.id] = f"event {event.event_id}: {type(error).__name__}: {error}", before
+            begun += [_run(trigger, event) for trigger in subscribers.triggers if _starts(trigger, event)]
+            before = event.place
+        if rows:
+            fired.rows += rows
+            fired.enqueued += await self._jobs.write_in(connection, rows)
+        if begun:
+            started = await store_runs.start(connection, begun)
+            fired.runs += sum(run.is_new for run in started)
+        for binding_id, (why, at) in aside.items():
+            log.error("binding %s is set aside: %s", binding_id, why)
+            await store.change(connection, [binding_id], None, "set_aside", ACTOR, error=why[:4_000], place=at)
+        fired.set_aside += len(aside)
+        return not aside
+
+    def _row(self, binding: Binding, event: ModelEvent) -> EnqueueRow:
+        return self._jobs.row(
+            job_of(binding.what, event),
+            tenant=event.tenant or "",
+            actor=ACTOR,
+            trace=event.trace,
+            origin=binding.what.action,
+            depth=event.depth + 1,
+        )
+
+    def _tell(self, fired: Fired) -> None:
+        if fired.rows:
+            self._jobs.tell(fired.rows, fired.enqueued)
+            metrics.FIRED.inc(sum(done.is_new for done in fired.enqueued))
+        if fired.runs:
+            metrics.RUNS_STARTED.inc(fired.runs)
+            self._runs_bell.ring()
+        metrics.SET_ASIDE.inc(fired.set_aside)
+
+
+def _run(trigger: "_Trigger", event: ModelEvent) -> RunRow:
+    shown = {
+        "model": event.model,
+        "event": event.event,
+        "id": event.entity_id,
+        "eventId": event.event_id,
+        "data": event.data,
+        "previousData": event.previous,
+        "actor": event.actor,
+        "timestamp": moment(event.at),
+        "origin": event.origin,
+    }
+    return RunRow(
+        workflow_id=trigger.row.id,
+        workflow=trigger.row.name,
+        definition_version=trigger.row.definition_version,
+        tenant=event.tenant or "",
+        actor=ACTOR,
+        trace=event.trace,
+        key=f"event:{event.event_id}",
+        depth=event.depth + 1,
+        timeout_secs=trigger.timeout_secs,
+        trigger=as_trigger("event", model=event.model, event=event.event, eventId=event.event_id),
+        context=orjson.dumps({"event": shown}),
+    )
+
+
+def _starts(trigger: "_Trigger", event: ModelEvent) -> bool:
+    row = trigger.row
+    return (
+        row.model == event.model
+        and row.event_type in (event.event, event.transition)
+        and row.tenant in ("", event.tenant or "")
+        and event.origin != f"workflow:{row.name}"
+        and event.place.xid > row.since_xid
+        and event.depth < MAX_DEPTH
+    )
+
+
+def _read_event(event: Event, kept: dict[UUID, Any]) -> ModelEvent | None:
+    if event.stream is Stream.MODEL:
+        return event_of_record(event)
+    beginning = kept.get(event.stream_id)
+    if beginning is None:  # retention took its story
+        return None
+    return event_of_job(event, beginning, event.kind or "", event.queue or "")

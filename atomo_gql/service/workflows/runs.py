@@ -1,0 +1,264 @@
+"""Runs: begun by people, read, watched, cancelled, retried."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from atomo_gql.domain.errors import BadUserInput, NotFound, TooManyRequests, Unavailable
+from atomo_gql.domain.events import EventType
+from atomo_gql.domain.jobs import Json
+from atomo_gql.domain.paging import Page, Window
+from atomo_gql.domain.principals import Caller
+from atomo_gql.domain.rules import MAX_KEY, check_json, check_name, check_text
+from atomo_gql.domain.workflows.definition import RESERVED
+from atomo_gql.domain.workflows.runs import Run, RunStatus
+from atomo_gql.realtime.hub import Mailbox
+from atomo_gql.service import metrics
+from atomo_gql.service.access import acting_tenant, visible_tenant
+from atomo_gql.service.context import Resources
+from atomo_gql.service.encoding import encode
+from atomo_gql.service.workflows.definitions import DefinitionService, Workflow
+from atomo_gql.service.workflows.engine import Command, Engine, Turn
+from atomo_gql.store import runs as store
+from atomo_gql.store import workflows as store_workflows
+from atomo_gql.store.batching import Batcher
+from atomo_gql.store.runs import Begun, RunRow
+
+_MAX_REASON = 1_000  # characters
+_MANUAL = b'{"kind":"manual"}'
+_RETRY_SECS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs are asked for; what is None is not asked."""
+
+    workflow: str | None = None
+    statuses: tuple[RunStatus, ...] | None = None
+    key: str | None = None
+
+
+class RunService:
+    """What people do with runs."""
+
+    def __init__(self, resources: Resources, definitions: DefinitionService, engine: Engine) -> None:
+        self._database = resources.database
+        self._hub = resources.hub
+        self._limits = resources.limits
+        self._definitions = definitions
+        self._engine = engine
+        self._starting: Batcher[RunRow, Run] = Batcher(self._start, size=100, weigh=lambda row: len(row.context))
+
+    async def start(
+        self, caller: Caller, name: str, context: Json = None, *, key: str | None = None, trace: str | None = None
+    ) -> Run:
+        """Begin a run, and carry it on as far as it goes without waiting; the same key is the same run.
+
+        Raises:
+            NotFound: there is no such workflow.
+            BadUserInput, PayloadTooLarge: the context, or the key, breaks a rule.
+        """
+        context = {} if context is None else context
+        check_context(context)
+        if key is not None:
+            check_name("idempotencyKey", key, MAX_KEY)
+        encoded = encode("context", context, self._limits.max_body)
+        workflow = await self._definitions.find(caller, name)
+        row = run_row(
+            workflow,
+            tenant=acting_tenant(caller),
+            actor=caller.actor,
+            trace=trace,
+            key=None if key is None else f"key:{key}",
+            trigger=_MANUAL,
+            context=encoded,
+        )
+        return await self._starting.submit(row)
+
+    async def get(self, caller: Caller, run_id: UUID) -> Run:
+        """A run as it stands.
+
+        Raises:
+            NotFound: there is none, or none that the caller may see.
+        """
+        found = await store.get(self._database, [run_id], visible_tenant(caller))
+        if run_id not in found:
+            raise NotFound(f"there is no run {run_id}")
+        return found[run_id]
+
+    async def get_many(self, caller: Caller, ids: Sequence[UUID]) -> dict[UUID, Run]:
+        """Those of these runs that the caller may see."""
+        return await store.get(self._database, ids, visible_tenant(caller))
+
+    async def page(self, caller: Caller, wanted: RunFilter, window: Window[UUID], *, oldest_first: bool) -> Page[Run]:
+        """The runs that are wanted and that the caller may see."""
+        tenant = visible_tenant(caller)
+        ids = await store.page(
+            self._database,
+            tenant,
+            workflow=wanted.workflow,
+            statuses=wanted.statuses,
+            key=None if wanted.key is None else f"key:{wanted.key}",
+            above=window.lower(descending=not oldest_first),
+            below=window.upper(descending=not oldest_first),
+            descending=oldest_first is window.is_backwards,
+            most=window.most + 1,
+        )
+        found = await store.get(self._database, ids, tenant)
+        return window.page([found[run_id] for run_id in ids if run_id in found])
+
+    async def jobs(self, ids: Sequence[UUID], most: int) -> dict[UUID, list[UUID]]:
+        """The jobs that the steps of these runs, which the caller has been shown, enqueued; at most so many of each."""
+        return await store.jobs(self._database, ids, most)
+
+    async def cancel(self, caller: Caller, run_id: UUID, reason: str | None = None, *, trace: str | None = None) -> Run:
+        """End a run that has not ended, and the jobs that it waits for. One that has failed stays as it is.
+
+        Raises:
+            NotFound: there is none, or none that the caller may see.
+            BadUserInput: it has completed.
+        """
+        if reason is not None:
+            check_text("reason", reason, _MAX_REASON)
+        said = f": {reason.strip()}" if reason and reason.strip() else ""
+        error = f"cancelled by {caller.actor}{said}"
+
+        def decide(run: Run, _: Any) -> dict[str, Json] | None:
+            if run.status is RunStatus.COMPLETED:
+                raise BadUserInput(f"run {run_id} has completed already", field="id")
+            return None if run.status.is_final else {"error": error}
+
+        return await self._command(caller, run_id, EventType.CANCELLED, decide, trace)
+
+    async def retry(self, caller: Caller, run_id: UUID, *, trace: str | None = None) -> Run:
+        """Go on with a run that has failed, from the step that failed. One that has not ended stays as it is.
+
+        Raises:
+            NotFound: there is none, or none that the caller may see.
+            BadUserInput: it has completed.
+        """
+
+        def decide(run: Run, now: Any) -> dict[str, Json] | None:
+            if run.status is RunStatus.COMPLETED:
+                raise BadUserInput(f"run {run_id} has completed; only one that has failed can be retried", field="id")
+            if run.status is not RunStatus.FAILED:
+                return None
+            if run.timeout_at is None:
+                return {}
+            return {"timeoutAt": (now + (run.timeout_at - run.started_at)).isoformat()}
+
+        return await self._command(caller, run_id, EventType.RETRIED, decide, trace)
+
+    async def follow(self, caller: Caller, run_id: UUID) -> AsyncGenerator[Run]:
+        """A run as it stands, then each time it has changed, up to its end.
+
+        Raises:
+            NotFound: there is none, or none that the caller may see.
+            TooManyRequests: the server has as many watchers as it takes.
+        """
+        if self._hub.watchers >= self._limits.max_subscriptions:
+            raise TooManyRequests(f"{self._limits.max_subscriptions} subscriptions are open here already; try again")
+        mailbox = Mailbox()
+        self._hub.watch(run_id, mailbox)  # before the first look: the other order loses what happens in between
+        metrics.WATCHERS.set(self._hub.watchers)
+        told = 0
+        try:
+            while True:
+                try:
+                    run = await self.get(caller, run_id)
+                except Unavailable:
+                    if not told:
+                        raise
+                    await asyncio.sleep(_RETRY_SECS)
+                    continue
+                if run.version != told:
+                    told = run.version
+                    yield run
+                if run.status.is_final:
+                    return
+                await mailbox.take()
+        finally:
+            self._hub.unwatch(run_id, mailbox)
+            metrics.WATCHERS.set(self._hub.watchers)
+
+    async def _command(self, caller: Caller, run_id: UUID, type_: EventType, decide: Any, trace: str | None) -> Run:
+        turn: Turn | None = None
+        async with self._database.transaction() as connection:
+            runs = await store.take(connection, [run_id], visible_tenant(caller))
+            if not runs:
+                raise NotFound(f"there is no run {run_id}")
+            data = decide(runs[0], await store_workflows.now(connection))
+            if data is not None:
+                turn = await self._engine.advance(connection, runs, Command(type_, data, caller.actor, trace))
+        if turn is not None:
+            self._engine.tell(turn)
+        return runs[0]
+
+    async def _start(self, rows: Sequence[RunRow]) -> list[Run]:
+        async with self._database.transaction() as connection:
+            begun, turn = await begin(connection, self._engine, rows)
+        self._engine.tell(turn)
+        found = {run.id: run for run in turn.runs}
+        missing = [run.id for run in begun if run.id not in found]
+        if missing:
+            found.update(await store.get(self._database, missing, None))
+        return [found[run.id] for run in begun]
+
+
+async def begin(connection: Any, engine: Engine, rows: Sequence[RunRow]) -> tuple[list[Begun], Turn]:
+    """Begin runs within a transaction, and carry the new ones on."""
+    begun = await store.start(connection, rows)
+    new = [run.id for run in begun if run.is_new]
+    metrics.RUNS_STARTED.inc(len(new))
+    runs = await store.take(connection, new, None) if new else []
+    return begun, await engine.advance(connection, runs) if runs else Turn(runs)
+
+
+def run_row(
+    workflow: Workflow,
+    *,
+    tenant: str,
+    actor: str,
+    trace: str | None,
+    key: str | None,
+    trigger: bytes,
+    context: bytes,
+    depth: int = 0,
+) -> RunRow:
+    """A run of that workflow, ready to be begun."""
+    return RunRow(
+        workflow_id=workflow.row.id,
+        workflow=workflow.row.name,
+        definition_version=workflow.row.definition_version,
+        tenant=tenant,
+        actor=actor,
+        trace=trace,
+        key=key,
+        depth=depth,
+        timeout_secs=workflow.definition.timeout_secs,
+        trigger=trigger,
+        context=context,
+    )
+
+
+def check_context(context: Json) -> None:
+    """Refuse what no context can be.
+
+    Raises:
+        BadUserInput: no object, or a name that is taken.
+    """
+    if not isinstance(context, dict):
+        raise BadUserInput("context must be an object", field="context")
+    for name in RESERVED:
+        if name in context:
+            raise BadUserInput(f"context.{name} is taken: it stands for the run itself", field=f"context.{name}")
+    check_json("context", context)
+
+
+def as_trigger(kind: str, **more: Json) -> bytes:
+    """What began a run, as it is kept."""
+    return orjson.dumps({"kind": kind, **more})

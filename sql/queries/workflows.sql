@@ -1,0 +1,94 @@
+-- Definitions of workflows, and their schedules.
+
+-- name: workflow_lock(tenant text, name text, actor text, source_file text) :one
+-- The row of a workflow, made if there is none (definition_version 0), and locked.
+INSERT INTO workflows AS w (id, tenant, name, definition_version, version, since_xid, is_scheduled, registered_at,
+                            registered_by, source_file)
+VALUES (new_id(), $1::text, $2::text, 0, 0, pg_current_xact_id()::text::bigint, false, statement_timestamp(), $3::text,
+        $4::text)
+ON CONFLICT (tenant, name) DO UPDATE SET name = EXCLUDED.name
+RETURNING w.*, statement_timestamp() AS now,
+    (SELECT d.source FROM workflow_definitions AS d WHERE d.workflow_id = w.id AND d.version = w.definition_version) AS source;
+
+-- name: workflow_put(id uuid, source json, actor text, trace text, source_file text, model text, event_type text, is_scheduled boolean, next_at timestamptz) :one
+-- A new version of that workflow.
+WITH put AS (
+    UPDATE workflows SET definition_version = definition_version + 1, version = version + 1, model = $6::text,
+        event_type = $7::text, is_scheduled = $8::boolean, next_at = $9::timestamptz, paused_at = NULL, paused_by = NULL,
+        since_xid = CASE WHEN definition_version = 0 OR removed_at IS NOT NULL OR model IS DISTINCT FROM $6::text
+                              OR event_type IS DISTINCT FROM $7::text
+                         THEN pg_current_xact_id()::text::bigint ELSE since_xid END,
+        registered_at = statement_timestamp(), registered_by = $3::text, source_file = $5::text, removed_at = NULL
+    WHERE id = $1::uuid
+    RETURNING *
+),
+kept AS (
+    INSERT INTO workflow_definitions (workflow_id, version, source, registered_at, registered_by)
+    SELECT id, definition_version, $2::json, registered_at, registered_by FROM put
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, version, registered_at, 'Definition', 'registered', tenant, registered_by, $4::text,
+        jsonb_build_object('name', name, 'definitionVersion', definition_version, 'definition', $2::jsonb)
+    FROM put
+)
+SELECT * FROM put;
+
+-- name: workflow_change(id uuid, type text, actor text, trace text, next_at timestamptz) :one
+-- Remove, pause or resume it. No row: it is so already.
+WITH changed AS (
+    UPDATE workflows SET version = version + 1, next_at = $5::timestamptz,
+        removed_at = CASE WHEN $2::text = 'removed' THEN statement_timestamp() END,
+        paused_at = CASE WHEN $2 = 'paused' THEN statement_timestamp() END,
+        paused_by = CASE WHEN $2 = 'paused' THEN $3::text END,
+        since_xid = CASE WHEN $2 = 'resumed' THEN pg_current_xact_id()::text::bigint ELSE since_xid END
+    WHERE id = $1::uuid AND removed_at IS NULL AND ($2 = 'removed' OR (paused_at IS NULL) = ($2 = 'paused'))
+    RETURNING *
+),
+logged AS (
+    INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
+    SELECT id, version, statement_timestamp(), 'Definition', $2::event_type, tenant, $3::text, $4::text,
+        jsonb_build_object('name', name)
+    FROM changed
+)
+SELECT * FROM changed;
+
+-- name: workflow_find(names text[], tenant text) :many
+-- The workflows of these names that a tenant ('': none) can run: its own before the service's.
+SELECT DISTINCT ON (w.name) w.*, d.source
+FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d.version = w.definition_version
+WHERE w.name = ANY ($1::text[]) AND w.tenant = ANY (ARRAY['', $2::text]) AND w.removed_at IS NULL
+ORDER BY w.name, w.tenant DESC;
+
+-- name: workflow_list(tenant text) :many
+-- Those that a tenant ('': none; null: every one) can see, by name.
+SELECT w.*, d.source
+FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d.version = w.definition_version
+WHERE ($1::text IS NULL OR w.tenant = ANY (ARRAY['', $1])) AND w.removed_at IS NULL
+ORDER BY w.name, w.tenant;
+
+-- name: workflow_versions(ids uuid[], versions integer[]) :many
+-- The definitions of these versions.
+SELECT d.workflow_id, d.version, d.source, d.registered_at, d.registered_by
+FROM unnest($1::uuid[], $2::integer[]) AS i (id, version)
+JOIN workflow_definitions AS d ON d.workflow_id = i.id AND d.version = i.version;
+
+-- name: workflow_history(id uuid, most integer) :many
+-- The versions of a workflow, newest first.
+SELECT workflow_id, version, source, registered_at, registered_by FROM workflow_definitions
+WHERE workflow_id = $1::uuid ORDER BY version DESC LIMIT $2::integer;
+
+-- name: schedule_due(now timestamptz, most integer) :many
+-- Schedules whose next tick has come by that time (null: by now), locked; those that somebody else has are passed over.
+SELECT w.*, d.source, coalesce($1::timestamptz, statement_timestamp()) AS now
+FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d.version = w.definition_version
+WHERE w.next_at <= coalesce($1::timestamptz, statement_timestamp())
+ORDER BY w.next_at LIMIT $2::integer FOR UPDATE OF w SKIP LOCKED;
+
+-- name: schedule_move(ids uuid[], next_ats timestamptz[]) :many
+-- Their next ticks; without answer.
+UPDATE workflows AS w SET next_at = i.next_at FROM unnest($1::uuid[], $2::timestamptz[]) AS i (id, next_at)
+WHERE w.id = i.id;
+
+-- name: database_now() :one
+SELECT statement_timestamp() AS now;
