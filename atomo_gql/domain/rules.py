@@ -11,6 +11,7 @@ from atomo_gql.domain.jobs import Json, LeaseRequest, NewJob
 
 MAX_NAME = 200  # characters of a queue, a kind or a worker's name
 MAX_KEY = 512  # characters of an idempotency key
+MAX_ACTOR = 520  # characters
 MAX_TEXT = 65_536  # characters of an error; what is longer is cut, so that no failure report is lost to its length
 MAX_MESSAGE = 2_000  # characters of a progress message
 MAX_ATTEMPTS = 1_000
@@ -83,6 +84,14 @@ def check_kinds(field: str, values: Sequence[str] | None) -> tuple[str, ...] | N
     for index, value in enumerate(values):
         check_name(f"{field}[{index}]", value)
     return tuple(dict.fromkeys(values))
+
+
+def check_actor(value: str) -> str:
+    """Who enqueues, as an application says it: a person's subject, or a part of the system."""
+    check_name("actor", value, MAX_ACTOR)
+    if not value.removeprefix("user:").removeprefix("system:") or not value.startswith(("user:", "system:")):
+        raise BadUserInput("actor must begin with user: or system:", field="actor")
+    return value
 
 
 def check_range(field: str, value: int, least: int, most: int) -> int:
