@@ -33,6 +33,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ACTOR = re.compile(r"(?:user|system):.")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -89,7 +90,7 @@ def check_kinds(field: str, values: Sequence[str] | None) -> tuple[str, ...] | N
 def check_actor(value: str) -> str:
     """Who enqueues, as an application says it: a person's subject, or a part of the system."""
     check_name("actor", value, MAX_ACTOR)
-    if not value.removeprefix("user:").removeprefix("system:") or not value.startswith(("user:", "system:")):
+    if not _ACTOR.match(value):
         raise BadUserInput("actor must begin with user: or system:", field="actor")
     return value
 

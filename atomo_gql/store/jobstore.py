@@ -127,7 +127,7 @@ class JobStore:
             _text(job.timeout_secs),
             _text(job.deadline),
             actor,
-            trace,
+            trace if trace and trace.isprintable() and trace.isascii() else None,  # what is none is no reason to refuse
         )
         with translated():
             if connection is not None:
