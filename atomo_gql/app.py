@@ -17,7 +17,7 @@ from atomo_gql.api.rest.endpoint import Doors
 from atomo_gql.api.rest.routes import rest_routes
 from atomo_gql.background.loops import make_loops
 from atomo_gql.realtime.hub import Hub
-from atomo_gql.realtime.transport import Transport, database_transport, url_transport
+from atomo_gql.realtime.transport import CHANNEL, GAP, Transport, database_transport, url_transport
 from atomo_gql.service.context import Limits, Resources
 from atomo_gql.service.housekeeping import Retention
 from atomo_gql.service.services import Services, make_services
@@ -52,6 +52,9 @@ class Application:
             dsn, dispatch_size=max(2, settings.pool_size * 5 // 8), query_size=max(2, settings.pool_size * 3 // 8)
         )
         self.hub = Hub(_transport(settings, self.database))
+        # What is enqueued by SQL is told on the database's channel, whatever the wire between the replicas is.
+        hub = self.hub
+        self._ear = Listener(dsn, CHANNEL, hub.take_in, lambda: hub.take_in(GAP)) if settings.broadcast_url else None
         limits = Limits(
             max_body=settings.max_body,
             max_waiting=settings.max_waiting,
@@ -77,6 +80,8 @@ class Application:
         """
         await self.database.open()
         await self.hub.start()
+        if self._ear:
+            await self._ear.start()
         self.services.leases.room.start()
         for loop in self._loops:
             loop.start()
@@ -86,6 +91,8 @@ class Application:
         await self.services.leases.room.stop()
         for loop in self._loops:
             await loop.stop()
+        if self._ear:
+            await self._ear.stop()
         await self.hub.stop()
         await self.database.close()
 

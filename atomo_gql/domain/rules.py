@@ -11,6 +11,7 @@ from atomo_gql.domain.jobs import Json, LeaseRequest, NewJob
 
 MAX_NAME = 200  # characters of a queue, a kind or a worker's name
 MAX_KEY = 512  # characters of an idempotency key
+MAX_ACTOR = 520  # characters
 MAX_TEXT = 65_536  # characters of an error; what is longer is cut, so that no failure report is lost to its length
 MAX_MESSAGE = 2_000  # characters of a progress message
 MAX_ATTEMPTS = 1_000
@@ -32,6 +33,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ACTOR = re.compile(r"(?:user|system):.")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -83,6 +85,14 @@ def check_kinds(field: str, values: Sequence[str] | None) -> tuple[str, ...] | N
     for index, value in enumerate(values):
         check_name(f"{field}[{index}]", value)
     return tuple(dict.fromkeys(values))
+
+
+def check_actor(value: str) -> str:
+    """Who enqueues, as an application says it: a person's subject, or a part of the system."""
+    check_name("actor", value, MAX_ACTOR)
+    if not _ACTOR.match(value):
+        raise BadUserInput("actor must begin with user: or system:", field="actor")
+    return value
 
 
 def check_range(field: str, value: int, least: int, most: int) -> int:

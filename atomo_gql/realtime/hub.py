@@ -256,7 +256,7 @@ class Hub:
                 async with self._transport.hear() as messages:
                     hearing.set()
                     async for message in messages:
-                        self._take_in(message)
+                        self.take_in(message)
             except Exception as error:
                 if not hearing.is_set():
                     raise
@@ -264,7 +264,8 @@ class Hub:
                 await asyncio.sleep(1)
                 self._gap()
 
-    def _take_in(self, message: str) -> None:
+    def take_in(self, message: str) -> None:
+        """Act on a message from the wire, or from the database's channel where that is not the wire."""
         if message == GAP:
             self._gap()
             return

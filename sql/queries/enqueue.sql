@@ -60,3 +60,12 @@ queued AS (
     FROM settled WHERE job_id = id ORDER BY ord
 )
 SELECT job_id AS id, job_id = id AS is_new FROM settled ORDER BY ord;
+
+-- name: job_enqueue_within(queue text, kind text, payload text, idempotency_key text, max_attempts text, priority text, run_at text, tenant_id text, timeout_secs text, deadline text, actor text, traceparent text) :one
+-- On the connection of an application, whatever its search_path and its codecs: all as text, and the function by its full
+-- name.
+SELECT atomo.enqueue_job(
+    queue => $1::text, kind => $2::text, payload => $3::text::jsonb, idempotency_key => $4::text,
+    max_attempts => $5::text::integer, priority => $6::text::integer, run_at => $7::text::timestamptz,
+    tenant_id => $8::text, timeout_secs => $9::text::integer, deadline => $10::text::timestamptz, actor => $11::text,
+    traceparent => $12::text)::text AS id;

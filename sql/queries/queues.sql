@@ -54,11 +54,13 @@ WHERE s.seen_at >= $3::timestamptz AND ($1::text IS NULL OR t.tenant = '' OR t.t
 GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC, 2;
 
 -- name: activity_add(tenants text[], queues text[], enqueued integer[], leased integer[], succeeded integer[], failed integer[]) :many
--- A lane that the transaction of its first job did not make, because another's was about to, is made here.
+-- A lane that the transaction of its first job did not make, because another's was about to, is made here; at a later
+-- time, if that other, which may be an application's own and long, is still about to.
 WITH laned AS (
     INSERT INTO lanes (tenant, queue)
     SELECT i.tenant, i.queue FROM unnest($1::text[], $2::text[]) AS i (tenant, queue)
     WHERE NOT EXISTS (SELECT FROM lanes AS l WHERE l.queue = i.queue AND l.tenant = i.tenant)
+        AND pg_try_advisory_xact_lock(hashtextextended('lane ' || i.tenant || E'\x1f' || i.queue, 0))
     ORDER BY i.queue, i.tenant
     ON CONFLICT DO NOTHING
 )

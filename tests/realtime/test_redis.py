@@ -5,11 +5,13 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from atomo_gql.service import waiting
 from tests.conftest import MakeServer, Server, token, until
 
 REDIS = shutil.which("redis-server")
@@ -58,6 +60,28 @@ async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
     await made.start()
     yield made
     await made.kill()
+
+
+async def test_what_sql_enqueues_is_told_beside_redis(
+    make_server: MakeServer, redis: Redis, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_LOOK_SECS", 600.0)  # no look finds what no hint tells of
+    server = await make_server(broadcast_url=f"redis://127.0.0.1:{redis.port}")
+    heard: list[tuple[str, str]] = []
+
+    def note(lanes: Iterable[tuple[str, str]]) -> None:
+        heard.extend(lanes)
+
+    server.application.hub.on_wake(note)
+    worker = await server.mint("q")
+    polling = asyncio.create_task(worker.lease("q", waitSecs=30))
+    await until(lambda: _waits(server))
+    async with sql.transaction():
+        job_id = await sql.fetchval("SELECT atomo.enqueue_job('q', 'k')")
+        assert heard == []
+    [job] = await polling
+    assert job["id"] == str(job_id)
+    assert heard == [("", "q")]
 
 
 async def _waits(server: Server) -> bool:

@@ -111,7 +111,8 @@ _CATALOGUE = {
     "ORDER BY ordinal_position), data_type, is_nullable, column_default, "
     "collation_name FROM information_schema.columns WHERE table_schema = 'atomo' AND table_name !~ '_[0-9]{8}'",
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'atomo' AND indexdef !~ '_[0-9]{8}'",
-    "functions": "SELECT proname, pg_get_functiondef(p.oid) FROM pg_proc p WHERE pronamespace = 'atomo'::regnamespace",
+    "functions": "SELECT proname, pg_get_functiondef(p.oid), proacl::text FROM pg_proc p "
+    "WHERE pronamespace = 'atomo'::regnamespace",
     "enums": "SELECT typname, enumlabel, rank() OVER (PARTITION BY typname ORDER BY enumsortorder) "
     "FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid",
     "tables": "SELECT relname, relpersistence::text, reloptions::text FROM pg_class "

@@ -181,6 +181,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
         return [ReportRow(Lease(job.id, job.lease_id), worker.id, visibility_secs=30, body=b"{}", error="x")]
 
     await enqueue.enqueue(store, [row("w1", key="new"), row("new")._replace(deadline=_NOW)])
+    await store.fetch("job_enqueue_within", "w1", "k", "{}", "newer", "5", "0", *[None] * 6)
     ask = LeaseRow(worker.id, 6, 30, ("w1",), request_id="a")
     [jobs] = await lease.lease(store, [ask])
     assert await lease.lease(store, [ask]) == [jobs]
