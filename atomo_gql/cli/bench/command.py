@@ -27,11 +27,12 @@ SCENARIOS = {
     "workers": ("workers", "SCENARIO"),
     "stages": ("stages", "SCENARIO"),
     "watching": ("watching", "SCENARIO"),
+    "flows": ("flows", "SCENARIO"),
     "adversity": ("adversity", "SCENARIO"),
     "queries": ("queries", "SCENARIO"),
     "memory": ("memory", "SCENARIO"),
 }
-_DEFAULT = ("paths", "payloads", "pickup", "workers", "stages", "watching")
+_DEFAULT = ("paths", "payloads", "pickup", "workers", "stages", "watching", "flows")
 
 
 @click.command()
@@ -77,11 +78,12 @@ def bench(
     workers    1 to 256 lease loops at a time
     stages     what a job costs at each stage: CPU, and bytes of the database's log
     watching   progress to 2,000 open pages
+    flows      workflow steps, and events that fire actions
     adversity  the drain beside a million old jobs, a backlog, a held snapshot … (minutes)
     queries    pages and counts at millions of jobs (minutes; 5,000,000 with --scale 1)
     memory     what the server holds while jobs go through it (minutes)
 
-    Without a name: the first six. It runs on a PostgreSQL of its own in a temporary folder, or on DATABASE_URL, where
+    Without a name: the first seven. It runs on a PostgreSQL of its own in a temporary folder, or on DATABASE_URL, where
     it makes databases and drops them. Compare ratios, never rates: a machine is never quiet, and never like another.
     """
     for option, path in (("--json", file), ("--html", html)):
