@@ -1,6 +1,7 @@
 """Workflows through GraphQL: the life of a run, what is told of it, and to whom it is not."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -190,6 +191,8 @@ async def test_a_tenant_sees_neither_another_s_runs_nor_definitions(server: Serv
         told = await ask(server, query, headers)
         assert "secret" not in json.dumps(told).replace(query, ""), query
         assert theirs["id"] not in json.dumps(told), query
+    counted = await ask(server, "{ workflowRuns { totalCount { value isExact } } }", headers)
+    assert counted["workflowRuns"]["totalCount"] == {"value": 1, "isExact": True}
     assert (await ask(server, GET, headers, id=mine["id"]))["workflowRun"]["status"] == "PAUSED"
     shared = (await ask(server, '{ workflow(name: "shared") { name tenantId } }', headers))["workflow"]
     assert shared == {"name": "shared", "tenantId": None}
@@ -477,6 +480,49 @@ async def test_what_belongs_to_the_runs_of_a_page_is_loaded_at_once(server: Serv
     asked.clear()
     await ask(server, "{ jobs { nodes { run { id status } } } }")
     assert [s for s in asked if s.startswith("run_") and s not in noise] == ["run_rows"]
+
+
+async def test_the_versions_of_a_page_s_workflows_are_loaded_at_once_and_bounded(
+    server: Server, monkeypatch: Any
+) -> None:
+    asked: list[str] = []
+    for name in ("a", "b"):
+        for version in range(3):
+            large = {"SetVariable": {"key": "v", "value": f"{version}" * 250_000}}
+            await register(server, {"name": name, "steps": [{"name": "v", "action": large}]})
+    database = server.application.database
+    real = database.fetch
+
+    async def counted(statement: str, *arguments: object) -> Any:
+        asked.append(statement)
+        return await real(statement, *arguments)
+
+    monkeypatch.setattr(database, "fetch", counted)
+    query = "{ workflows { nodes { history(first: 2) { version definition } } } }"
+    nodes = (await ask(server, query))["workflows"]["nodes"]
+    assert [[v["version"] for v in node["history"]] for node in nodes] == [[3, 2], [3, 2]]
+    assert nodes[0]["history"][1]["definition"]["steps"][0]["action"]["SetVariable"]["value"][:2] == "11"
+    assert asked == ["workflow_page", "workflow_history", "workflow_sources"]
+    aliases = " ".join(f"a{n}: definition" for n in range(30))
+    answer = await server.graphql(f"{{ workflows {{ nodes {{ history {{ {aliases} }} }} }} }}")
+    assert {error["extensions"]["code"] for error in answer["errors"]} == {"PAYLOAD_TOO_LARGE"}
+    for first in (0, 101):
+        assert await refused(server, f"{{ workflows {{ nodes {{ history(first: {first}) {{ version }} }} }} }}") == (
+            "BAD_USER_INPUT"
+        )
+
+
+async def test_runs_and_jobs_that_show_each_other_unfold_within_bounds(server: Server) -> None:
+    step = {"Job": {"queue": "q", "kind": "k"}}
+    steps = [{"name": f"s{number}", "action": step} for number in range(100)]
+    await register(server, {"name": "wide", "steps": steps})
+    for _ in range(10):
+        await run(server, "wide")
+    inner = "jobs { run { jobs { run { jobs { run { id } } } } } }"
+    began = time.monotonic()
+    answer = await server.graphql(f"{{ workflowRuns {{ nodes {{ {inner} }} }} }}")
+    assert {error["extensions"]["code"] for error in answer["errors"]} == {"PAYLOAD_TOO_LARGE"}
+    assert time.monotonic() - began < 30, "10 · 100 · 100 · 100 jobs would take longer"
 
 
 async def test_an_answer_is_bounded_however_large_the_contexts_are(server: Server) -> None:

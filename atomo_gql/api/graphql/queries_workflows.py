@@ -85,7 +85,7 @@ class WorkflowQueries:
         page = await context.services.runs.page(
             context.caller, wanted, part, oldest_first=order_by is WorkflowRunOrder.OLDEST_FIRST
         )
-        return WorkflowRunConnection.of(page)
+        return WorkflowRunConnection.of(page, wanted)
 
     @strawberry.field(description="The bindings that you may see: your tenant's own, and the service's.")
     async def bindings(
