@@ -1,4 +1,4 @@
-"""Workflows, and what tests ask of them."""
+"""Workflows and actions, and what tests ask of them."""
 
 from typing import Any
 
@@ -27,6 +27,16 @@ RUN = """mutation ($name: String!, $context: JSON, $key: String) {
   runWorkflow(name: $name, context: $context, idempotencyKey: $key) { id status stepsRun errors context } }"""
 GET = "query ($id: ID!) { workflowRun(id: $id) { id status stepsRun errors version steps { name status } } }"
 WATCH = "subscription ($id: ID!) { workflowRun(id: $id) { status version steps { name status } } }"
+
+RECORD = """mutation ($model: String! = "Deal", $event: String! = "created", $id: ID! = "7", $data: JSON,
+                      $previousData: JSON, $origin: String, $eventId: String) {
+  recordEvent(model: $model, event: $event, id: $id, data: $data, previousData: $previousData, origin: $origin,
+              eventId: $eventId) { eventId isNew } }"""
+BIND = """mutation ($binding: JSON!) { registerBinding(binding: $binding) {
+  id model event action queue condition input registeredBy isSetAside error tenantId } }"""
+REMOVE = "mutation ($id: ID!) { removeBinding(id: $id) { id } }"
+RESUME = "mutation ($id: ID!, $skip: Boolean! = false) { resumeBinding(id: $id, skip: $skip) { isSetAside error } }"
+MAIL = {"model": "Deal", "event": "created", "action": "mail.send"}
 
 
 def waiting(name: str = "wait", **more: Any) -> dict[str, Any]:

@@ -5,20 +5,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, admin, bearer, until
-from tests.graphql.flows import register, waiting
+from tests.graphql.flows import BIND, MAIL, RECORD, REMOVE, RESUME, register, waiting
 from tests.graphql.helpers import as_admin, ask, refused
 
 ABSENT = "01900000-0000-7000-8000-000000000000"
-RECORD = """mutation ($model: String! = "Deal", $event: String! = "created", $id: ID! = "7", $data: JSON,
-                      $previousData: JSON, $origin: String, $eventId: String) {
-  recordEvent(model: $model, event: $event, id: $id, data: $data, previousData: $previousData, origin: $origin,
-              eventId: $eventId) { eventId isNew } }"""
-BIND = """mutation ($binding: JSON!) { registerBinding(binding: $binding) {
-  id model event action queue condition input registeredBy isSetAside error tenantId } }"""
 LIST = "{ bindings { nodes { id action isSetAside setAsideAt error tenantId } } }"
-REMOVE = "mutation ($id: ID!) { removeBinding(id: $id) { id } }"
-RESUME = "mutation ($id: ID!, $skip: Boolean! = false) { resumeBinding(id: $id, skip: $skip) { isSetAside error } }"
-MAIL = {"model": "Deal", "event": "created", "action": "mail.send"}
 
 
 async def bind(server: Server, headers: dict[str, str] | None = None, **fields: Any) -> Any:
