@@ -7,7 +7,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.conftest import Server, admin, bearer
+from tests.conftest import Server, admin, bearer, until
+from tests.contract.conftest import waits_for_locks
 from tests.contract.table import RUN, RUN_LINE, STEP, WORKFLOW, World, line, refused
 
 REGISTER, RUN_IT, RUNS = (
@@ -52,6 +53,15 @@ async def test_a_definition_that_changes_is_a_new_version_and_the_same_again_is_
     assert (second["id"], second["definitionVersion"]) == (first["id"], 2)
     _, listed = await server.call("GET", "/workflows", headers=bearer())
     assert listed == {"workflows": [second]}
+
+
+async def test_two_that_register_the_same_change_make_one_version(server: Server, sql: Any) -> None:
+    await _register(server, _flow("f", _set("a")))
+    async with sql.transaction():
+        await sql.execute("SELECT FROM workflows WHERE name = 'f' FOR UPDATE")
+        racing = asyncio.gather(*(_register(server, _flow("f", _set("b"))) for _ in range(2)))
+        await until(lambda: waits_for_locks(sql, 2))
+    assert [made["definitionVersion"] for made in await racing] == [2, 2]
 
 
 async def test_a_run_answers_as_the_contract_has_it(server: Server) -> None:
