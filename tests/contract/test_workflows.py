@@ -116,6 +116,22 @@ async def test_a_step_that_waits_parks_the_run_and_its_job_tells_the_run(server:
     assert (await server.job(await server.enqueue()))["runId"] is None
 
 
+async def test_a_result_that_no_context_can_hold_fails_its_step_as_the_step_says(server: Server) -> None:
+    await _register(server, _flow("f", {**_job("a", wait=True), "on_failure": "Continue"}, _set("b")))
+    run = await _run(server, "f")
+    worker = await server.mint("*")
+    [job] = await worker.lease("q")
+    assert (await worker.report("complete", job, result=json.loads(_DEEP)))[0] == 204
+
+    async def ended() -> Any:
+        _, found = await server.call("GET", f"/workflows/runs/{run['id']}", headers=bearer())
+        return found if found["finishedAt"] else None
+
+    found = await until(ended)
+    assert (found["status"], [step["status"] for step in found["steps"]]) == ("Completed", ["passed", "completed"])
+    assert "nested deeper than 250 levels" in found["errors"][0]
+
+
 async def test_a_run_is_cancelled_with_its_job_and_retried_from_where_it_was(server: Server) -> None:
     await _register(server, _flow("f", _set("a"), _job("b", wait=True)))
     run = await _run(server, "f")
