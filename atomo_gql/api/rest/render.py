@@ -12,8 +12,7 @@ from atomo_gql.domain.principals import WorkerToken
 from atomo_gql.domain.reports import FailOutcome
 from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.domain.workflows.runs import Run, StepState
-from atomo_gql.service.workflows.definitions import Workflow
-from atomo_gql.service.workflows.schedules import next_ticks
+from atomo_gql.service.workflows.definitions import Workflow, coming_ticks
 
 PENDING = "pending"  # a step that has not begun
 _TICKS = 5  # of a schedule, that are told beforehand
@@ -115,7 +114,7 @@ def workflow(w: Workflow) -> dict[str, Any]:
         "pausedAt": row.paused_at,
         "pausedBy": row.paused_by,
         "nextAt": row.next_at,
-        "nextTicks": next_ticks(w, _TICKS),
+        "nextTicks": coming_ticks(w, _TICKS),
         "registeredAt": row.registered_at,
         "registeredBy": row.registered_by,
         "sourceFile": row.source_file,
@@ -140,8 +139,10 @@ def run_line(r: Run) -> dict[str, Any]:
 
 def run(r: Run, definition: Definition | Unavailable) -> dict[str, Any]:
     """A run with its context, and its steps in the order of the definition it began with."""
-    known = [step.name for step in definition.every_step()] if isinstance(definition, Definition) else []
-    names = known + [name for name in r.steps if name not in known]
+    if isinstance(definition, Definition):
+        names = [step.name for step in definition.every_step()]
+    else:  # it cannot be read any more
+        names = sorted(r.steps, key=lambda name: r.steps[name].began_at)
     return {**run_line(r), "context": r.context, "steps": [_step(name, r.steps.get(name)) for name in names]}
 
 
