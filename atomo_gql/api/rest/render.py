@@ -12,7 +12,8 @@ from atomo_gql.domain.principals import WorkerToken
 from atomo_gql.domain.reports import FailOutcome
 from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.domain.workflows.runs import Run, StepState
-from atomo_gql.service.workflows.definitions import Workflow, coming_ticks
+from atomo_gql.service.workflows.definitions import Workflow
+from atomo_gql.service.workflows.schedules import next_ticks
 
 PENDING = "pending"  # a step that has not begun
 _TICKS = 5  # of a schedule, that are told beforehand
@@ -114,7 +115,7 @@ def workflow(w: Workflow) -> dict[str, Any]:
         "pausedAt": row.paused_at,
         "pausedBy": row.paused_by,
         "nextAt": row.next_at,
-        "nextTicks": coming_ticks(w, _TICKS),
+        "nextTicks": next_ticks(w, _TICKS),
         "registeredAt": row.registered_at,
         "registeredBy": row.registered_by,
         "sourceFile": row.source_file,

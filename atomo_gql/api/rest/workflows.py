@@ -91,7 +91,7 @@ async def run_retry(call: Call) -> Answer:
 
 async def _run(call: Call, run: Run) -> Answer:
     version = run.workflow_id, run.definition_version
-    definition = (await call.services.workflows.read([version]))[version]
+    definition = (await call.services.workflows.of_runs([version]))[version]
     return Answer(200, render.to_json(render.run(run, definition)))
 
 

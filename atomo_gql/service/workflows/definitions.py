@@ -128,6 +128,14 @@ class DefinitionService:
             raise NotFound(f"there is no workflow {name[:200]!r}")
         return self._workflow(row)
 
+    async def of_runs(self, versions: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
+        """The definitions of runs that the caller has been shown, by workflow and version."""
+        wanted = set(versions)
+        if wanted <= self._known.keys():
+            return {version: self._known[version] for version in wanted}
+        async with self._database.transaction() as connection:
+            return await self.load(connection, wanted)
+
     async def listed(self, caller: Caller) -> list[Workflow]:
         """Those that the caller can see, by name."""
         return [self._workflow(row) for row in await store.listed(self._database, visible_tenant(caller))]
