@@ -1,6 +1,7 @@
 """Workflows made at random, a worker that answers as a job's payload says, and how a run of them must end."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +25,8 @@ def work(job: Any) -> tuple[str, dict[str, Any]]:
 
 
 def definitions(dice: random.Random, count: int) -> list[dict[str, Any]]:
-    """So many workflows, each of some steps and perhaps a group."""
-    return [_Maker(dice).definition(f"flow-{number}") for number in range(count)]
+    """So many workflows, each of some steps and perhaps a group; and two that get nowhere."""
+    return [*(_Maker(dice).definition(f"flow-{number}") for number in range(count)), STUCK, LATE]
 
 
 class _Maker:
@@ -91,38 +92,62 @@ class _Maker:
         return {"field": "n", "operator": self._dice.choice(["gt", "lt"]), "value": self._dice.randint(5, 45)}
 
 
+_PARKED = {
+    "name": "both",
+    "parallel": [
+        {"name": "waits", "action": {"Job": {"queue": "nobody's", "kind": "work", "wait": True}}},
+        {"name": "sleeps", "action": {"Delay": {"seconds": 3_600}}},
+    ],
+}
+STUCK = {"name": "stuck", "steps": [_PARKED]}  # until somebody cancels it
+LATE = {"name": "late", "steps": [_PARKED], "timeout_secs": 2}
+
+
 @dataclass
 class End:
     """How a run must end."""
 
     is_failed: bool = False
     steps: dict[str, str] = field(default_factory=dict)  # the states of those that began
-    jobs: list[str] = field(default_factory=list)  # as their keys name them: the step, and an attempt beyond the first
-    errors: set[str] = field(default_factory=set)  # the steps that failed
+    tries: Counter[str] = field(default_factory=Counter)  # how many jobs a step enqueued, one after the other
+    errors: set[str] = field(default_factory=set)  # what they begin with: the steps that failed
     steps_run: int = 0
 
+    @property
+    def jobs(self) -> list[str]:
+        """As their keys name them: the step, and its attempt beyond the first."""
+        return [name if n == 1 else f"{name}:{n}" for name, tries in self.tries.items() for n in range(1, tries + 1)]
 
-def end_of(definition: dict[str, Any], n: int) -> End:
-    """What the contract says of a run whose context has that `n`."""
+
+def end_of(definition: dict[str, Any], n: int, retries: int) -> End:
+    """What the contract says of a run whose context has that `n`, and that was retried by hand so often."""
+    if definition in (STUCK, LATE):
+        why = "cancelled by user" if definition is STUCK else "timed out after 2 s"
+        states = dict.fromkeys(["both", "waits", "sleeps"], "cancelled")
+        return End(is_failed=True, steps=states, tries=Counter({"waits": 1}), errors={why})
     end = End()
-    end.is_failed = not _follow(definition["steps"], n, end)
+    for _ in range(retries + 1):
+        end.errors.clear()
+        end.is_failed = not _follow(definition["steps"], n, end)
     return end
 
 
 def _follow(steps: Sequence[dict[str, Any]], n: int, end: End) -> bool:
     """Whether a sequence gets to its end."""
     for step in steps:
-        name, on_failure = step["name"], step.get("on_failure", "Stop")
-        if not _holds(step.get("condition"), n, end):
+        name, goes_on = step["name"], step.get("on_failure") == "Continue"
+        if name not in end.steps and not _holds(step.get("condition"), n, end):
             end.steps[name] = "skipped"
+        if end.steps.get(name, "failed") != "failed":
             continue
+        succeeds = _succeeds(step, n, end)
         end.steps_run += 1
-        if _succeeds(step, n, end):
+        if succeeds:
             end.steps[name] = "completed"
             continue
         end.errors.add(name)
-        end.steps[name] = "passed" if on_failure == "Continue" else "failed"
-        if on_failure != "Continue":
+        end.steps[name] = "passed" if goes_on else "failed"
+        if not goes_on:
             return False
     return True
 
@@ -136,29 +161,29 @@ def _holds(condition: dict[str, Any] | None, n: int, end: End) -> bool:
         case {"field": "n", "operator": "lt", "value": value}:
             return n < int(value)
         case {"field": path}:  # a job's result is n + 1, where there is one
-            return end.steps[path.split(".")[1]] == "completed" if path.split(".")[1] in end.steps else False
+            return end.steps.get(path.split(".")[1]) == "completed"
     raise AssertionError(condition)
 
 
 def _succeeds(step: dict[str, Any], n: int, end: End) -> bool:
     if "parallel" in step:
-        arrived = [
-            _follow(branch, n, end) for branch in step["parallel"]
-        ]  # each goes on whatever becomes of the others
-        if all(arrived):
+        # A branch goes on whatever becomes of the others.
+        have_arrived = [_follow(branch, n, end) for branch in step["parallel"]]
+        if all(have_arrived):
             return True
         if step["on_failure"] == "Continue":
             within = [inner["name"] for branch in step["parallel"] for inner in branch]
             end.steps.update({name: "passed" for name in within if end.steps.get(name) == "failed"})
         return False
-    job = step["action"].get("Job")
+    job, on_failure = step["action"].get("Job"), step.get("on_failure")
     if job is None:
         return True
-    end.jobs.append(step["name"])
-    does = job["payload"]["does"]
-    if not job["wait"] or does in ("succeed", "fail once"):
+    for _ in range(on_failure["Retry"]["max_attempts"] if isinstance(on_failure, dict) else 1):
+        end.tries[step["name"]] += 1
+        match job["payload"]["does"]:
+            case "die" if job["wait"]:
+                continue
+            case "die once" if job["wait"] and end.tries[step["name"]] == 1:
+                continue
         return True
-    if not isinstance(step.get("on_failure"), dict):
-        return False
-    end.jobs.append(f"{step['name']}:2")
-    return bool(does == "die once")
+    return False

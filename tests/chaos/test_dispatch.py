@@ -15,7 +15,7 @@ from .fleet import Fleet, a_fleet, all_together
 from .rig import Rig
 from .test_workflows import check_streams
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(420)]
 
 SEED = int(os.environ.get("ATOMO_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 EVENTS = 10_000
@@ -228,7 +228,7 @@ async def _until_dispatched(rig: Rig) -> None:
             return is_done
 
     try:
-        await until(all_done, within=60)
+        await until(all_done, within=90)
     except TimeoutError:
         raise AssertionError(f"seed {SEED}: not all was dispatched\n{rig.logs()}") from None
 
@@ -237,4 +237,4 @@ async def _until(ready: Any) -> None:
     async def asked() -> bool:
         return bool(ready())
 
-    await until(asked, within=150)
+    await until(asked, within=300)
