@@ -25,8 +25,8 @@ def work(job: Any) -> tuple[str, dict[str, Any]]:
 
 
 def definitions(dice: random.Random, count: int) -> list[dict[str, Any]]:
-    """So many workflows, each of some steps and perhaps a group; and two that get nowhere."""
-    return [*(_Maker(dice).definition(f"flow-{number}") for number in range(count)), STUCK, LATE]
+    """So many workflows, each of some steps and perhaps a group; two that get nowhere; one whose runs share jobs."""
+    return [*(_Maker(dice).definition(f"flow-{number}") for number in range(count)), STUCK, LATE, SHARED]
 
 
 class _Maker:
@@ -101,6 +101,14 @@ _PARKED = {
 }
 STUCK = {"name": "stuck", "steps": [_PARKED]}  # until somebody cancels it
 LATE = {"name": "late", "steps": [_PARKED], "timeout_secs": 2}
+_COMMON = {"queue": QUEUE, "kind": "work", "payload": {"does": "succeed", "n": "{{ n }}"}, "max_attempts": _ATTEMPTS}
+SHARED = {  # some runs wait for one job, which may have ended before they come
+    "name": "shared",
+    "steps": [
+        {"name": "common", "action": {"Job": {**_COMMON, "idempotency_key": "common {{ lot }}", "wait": True}}},
+        {"name": "own", "action": {"Job": {**_COMMON, "wait": True}}},
+    ],
+}
 
 
 @dataclass
@@ -179,7 +187,8 @@ def _succeeds(step: dict[str, Any], n: int, end: End) -> bool:
     if job is None:
         return True
     for _ in range(on_failure["Retry"]["max_attempts"] if isinstance(on_failure, dict) else 1):
-        end.tries[step["name"]] += 1
+        if "idempotency_key" not in job:
+            end.tries[step["name"]] += 1
         match job["payload"]["does"]:
             case "die" if job["wait"]:
                 continue
