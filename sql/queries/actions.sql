@@ -3,10 +3,16 @@
 -- name: event_record(tenants text[], models text[], entity_ids text[], event_ids text[], actors text[], traces text[], data jsonb[]) :many
 -- Append to the streams of these things, in the order given; answers the ordinals of those that were new. Within one call
 -- an event id may occur once per tenant. Ids, then streams, are claimed in one order, so that replicas never wait in a
--- ring.
-WITH input AS MATERIALIZED (
+-- ring. Before all that, before the transaction has an id, come locks that stand for the streams: readers go by the ids
+-- of transactions, and so a stream's events come to them in the order of their versions.
+WITH locked AS MATERIALIZED (
+    SELECT count(pg_advisory_xact_lock(1634561903, stripe)) AS count FROM (
+        SELECT DISTINCT (hashtextextended(i.tenant || E'\x1f' || i.model || E'\x1f' || i.entity_id, 0) & 127)::integer AS stripe
+        FROM unnest($1::text[], $2::text[], $3::text[]) AS i (tenant, model, entity_id) ORDER BY 1) AS s
+),
+input AS MATERIALIZED (
     SELECT i.*, nth_id(o.us, o.secret, i.ord) AS new_stream
-    FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
+    FROM locked, (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
         unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
         WITH ORDINALITY AS i (tenant, model, entity_id, event_id, actor, trace, data, ord)
 ),
@@ -45,17 +51,24 @@ WITH old AS MATERIALIZED (
     WHERE at < $1::timestamptz
 ),
 gone AS (DELETE FROM events AS e USING old AS o WHERE e.stream_id = o.stream_id AND e.version = o.version RETURNING 1),
-forgotten AS (DELETE FROM recorded_ids WHERE recorded_at < $1::timestamptz)
-SELECT count(*)::integer AS deleted FROM gone;
+forgotten AS (
+    DELETE FROM recorded_ids AS r
+    USING (SELECT tenant, event_id FROM recorded_ids WHERE recorded_at < $1::timestamptz LIMIT $2::integer) AS o
+    WHERE r.tenant = o.tenant AND r.event_id = o.event_id
+    RETURNING 1
+)
+SELECT greatest((SELECT count(*) FROM gone), (SELECT count(*) FROM forgotten))::integer AS deleted;
+
+-- name: binding_lock(tenant text, model text) :one
+-- Whoever registers bindings of that model waits for the others. A statement of its own, so that the next one sees what
+-- they did.
+SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' || $2::text, 0)) IS NULL AS waited;
 
 -- name: binding_put(tenant text, model text, event text, action text, queue text, condition jsonb, input text[], actor text, trace text, source_file text) :one
--- Register a binding; the same one again is the same binding.
-WITH lock AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' || $2::text, 0))
-),
-there AS MATERIALIZED (
-    SELECT b.* FROM lock, bindings AS b
-    WHERE b.removed_at IS NULL AND b.tenant = $1 AND b.model = $2 AND b.event = $3::text AND b.action = $4::text
+-- Register a binding, once binding_lock has been taken; the same one again is the same binding.
+WITH there AS MATERIALIZED (
+    SELECT b.* FROM bindings AS b
+    WHERE b.removed_at IS NULL AND b.tenant = $1::text AND b.model = $2::text AND b.event = $3::text AND b.action = $4::text
         AND b.queue = $5::text AND b.condition IS NOT DISTINCT FROM $6::jsonb AND b.input IS NOT DISTINCT FROM $7::text[]
     LIMIT 1
 ),
@@ -88,9 +101,8 @@ WITH changed AS (
         removed_at = CASE WHEN $3::text = 'removed' THEN statement_timestamp() END,
         set_aside_at = CASE WHEN $3 = 'set_aside' THEN statement_timestamp() END,
         error = CASE WHEN $3 = 'set_aside' THEN $6::text END,
-        at_xid = CASE WHEN $3 = 'set_aside' THEN coalesce(b.at_xid, i.at_xid) WHEN NOT $9::boolean THEN b.at_xid END,
-        at_position = CASE WHEN $3 = 'set_aside' THEN coalesce(b.at_position, i.at_position)
-                           WHEN NOT $9 THEN b.at_position END
+        at_xid = CASE WHEN $3 = 'set_aside' THEN i.at_xid WHEN NOT $9::boolean THEN b.at_xid END,
+        at_position = CASE WHEN $3 = 'set_aside' THEN i.at_position WHEN NOT $9 THEN b.at_position END
     FROM unnest($1::uuid[], $7::bigint[], $8::bigint[]) AS i (id, at_xid, at_position)
     WHERE b.id = i.id AND b.removed_at IS NULL AND ($2::text IS NULL OR b.tenant = $2)
         AND ($3 = 'removed' OR (b.set_aside_at IS NULL) = ($3 = 'set_aside'))
