@@ -95,12 +95,29 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
         _SLOW_SECS + _SLOW_SECS_A_JOB * sum(row.count for row in rows),
     )
     answers: list[list[LeasedJob]] = [[] for _ in rows]
+    is_whole = True
     for row in found:
-        answers[row[0] - 1].append(LeasedJob._make(row[1:-1]))
+        job = LeasedJob._make(row[1:-1])
+        is_whole = is_whole and job.payload is not None
+        answers[row[0] - 1].append(job)
+    if not is_whole:
+        answers = await _made_whole(database, answers)
     if found and (since := found[0][-1]) is not None:
         request = found[0][0] - 1
         heads.learn(rows[request], answers[request][0], since)
     return answers
+
+
+async def _made_whole(database: Database, answers: list[list[LeasedJob]]) -> list[list[LeasedJob]]:
+    """With what the statement could not see of jobs that were committed after it began."""
+    missing = [job.id for jobs in answers for job in jobs if job.payload is None]
+    found = {row["id"]: row for row in await database.dispatch("lease_beginnings", missing)}
+
+    def whole(job: LeasedJob) -> LeasedJob:
+        row = found.get(job.id)
+        return job if row is None else job._replace(payload=row[1], created_at=row[2], trace=row[3])
+
+    return [[whole(job) for job in jobs] for jobs in answers]
 
 
 async def close(database: Database, rows: Sequence[LeaseRow]) -> list[bool]:

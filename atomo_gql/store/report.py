@@ -2,9 +2,12 @@
 
 Each function takes reports that name a lease and the worker token they came with, and answers one outcome per report,
 in order; None is: the lease is not the current one, or the token does not reach it.
+
+What a statement does not find is looked for once more: a lease that another report has just moved is a row that the
+statement, begun before, cannot see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -42,34 +45,41 @@ Answers = list[Accepted | None]
 
 async def heartbeat(database: Database, reports: Rows) -> Answers:
     """Move the deadlines."""
-    return await _report(database, "job_heartbeat", reports, [r.visibility_secs for r in reports])
+    return await _report(database, "job_heartbeat", reports, lambda rows: ([r.visibility_secs for r in rows],))
 
 
 async def progress(database: Database, reports: Rows) -> Answers:
     """Move the deadlines, and keep the newest progress while the lease lasts."""
     return await _report(
-        database, "job_progress", reports, [r.visibility_secs for r in reports], [r.body for r in reports]
+        database, "job_progress", reports, lambda rows: ([r.visibility_secs for r in rows], [r.body for r in rows])
     )
 
 
 async def complete(database: Database, reports: Rows) -> Answers:
     """The work is done, with a result."""
-    results = b"[%b]" % b",".join([r.body or b"null" for r in reports])
-    answers: Answers = [None] * len(reports)
-    for ord_, tenant, queue, is_awaited in await database.dispatch("job_complete", *_leases(reports), results):
-        answers[ord_ - 1] = Accepted(tenant or None, queue, is_awaited=is_awaited)
-    return answers
+
+    async def run(rows: Rows) -> Answers:
+        results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
+        answers: Answers = [None] * len(rows)
+        for ord_, tenant, queue, is_awaited in await database.dispatch("job_complete", *_leases(rows), results):
+            answers[ord_ - 1] = Accepted(tenant or None, queue, is_awaited=is_awaited)
+        return answers
+
+    return await _twice(run, reports)
 
 
 async def fail(database: Database, reports: Rows) -> Answers:
     """The attempt failed: queued again for later, or dead."""
-    columns = [r.error for r in reports], [r.retryable for r in reports], [r.retry_after_secs for r in reports]
-    return await _report(database, "job_fail", reports, *columns, failed=True)
+
+    def columns(rows: Rows) -> tuple[Any, ...]:
+        return [r.error for r in rows], [r.retryable for r in rows], [r.retry_after_secs for r in rows]
+
+    return await _report(database, "job_fail", reports, columns, failed=True)
 
 
 async def release(database: Database, reports: Rows, spare: int) -> Answers:
     """Handed back unharmed; dead after so many deliveries beyond its attempts."""
-    return await _report(database, "job_release", reports, spare)
+    return await _report(database, "job_release", reports, lambda _: (spare,))
 
 
 async def ends(database: Database, reports: Rows) -> list[str | None]:
@@ -81,18 +91,36 @@ async def ends(database: Database, reports: Rows) -> list[str | None]:
     return answers
 
 
-async def _report(database: Database, statement: str, reports: Rows, *columns: Any, failed: bool = False) -> Answers:
-    rows = await database.dispatch(statement, *_leases(reports), *columns)
-    answers: Answers = [None] * len(reports)
-    for row in rows:
-        answers[row["ord"] - 1] = Accepted(
-            row.get("tenant") or None,
-            row.get("queue"),
-            row.get("attempt"),
-            FailOutcome(row["delay_secs"]) if failed else None,
-            row.get("is_dead", False),
-            row.get("is_awaited", False),
-        )
+async def _report(
+    database: Database,
+    statement: str,
+    reports: Rows,
+    columns: Callable[[Rows], tuple[Any, ...]],
+    *,
+    failed: bool = False,
+) -> Answers:
+    async def run(rows: Rows) -> Answers:
+        answers: Answers = [None] * len(rows)
+        for row in await database.dispatch(statement, *_leases(rows), *columns(rows)):
+            answers[row["ord"] - 1] = Accepted(
+                row.get("tenant") or None,
+                row.get("queue"),
+                row.get("attempt"),
+                FailOutcome(row["delay_secs"]) if failed else None,
+                row.get("is_dead", False),
+                row.get("is_awaited", False),
+            )
+        return answers
+
+    return await _twice(run, reports)
+
+
+async def _twice(run: Callable[[Rows], Awaitable[Answers]], reports: Rows) -> Answers:
+    answers = await run(reports)
+    if None in answers:
+        missed = [place for place, answer in enumerate(answers) if answer is None]
+        for place, answer in zip(missed, await run([reports[place] for place in missed]), strict=True):
+            answers[place] = answer
     return answers
 
 

@@ -3,22 +3,24 @@
 -- name: event_record(tenants text[], models text[], entity_ids text[], event_ids text[], actors text[], traces text[], data jsonb[]) :many
 -- Append to the streams of these things, in the order given; answers the ordinals of those that were new. Within one call
 -- an event id may occur once per tenant. Ids, then streams, are claimed in one order, so that replicas never wait in a
--- ring. Before all that, before the transaction has an id, come locks that stand for the streams: readers go by the ids
--- of transactions, and so a stream's events come to them in the order of their versions.
-WITH locked AS MATERIALIZED (
-    SELECT count(pg_advisory_xact_lock(1634561903, stripe)) AS count FROM (
-        SELECT DISTINCT (hashtextextended(i.tenant || E'\x1f' || i.model || E'\x1f' || i.entity_id, 0) & 127)::integer AS stripe
-        FROM unnest($1::text[], $2::text[], $3::text[]) AS i (tenant, model, entity_id) ORDER BY 1) AS s
-),
-input AS MATERIALIZED (
+-- ring. Before that whoever is at the same streams is waited for: who waits has no transaction id yet, so the log, which is
+-- in the order of these ids, has a stream's events in the order of their versions.
+WITH input AS MATERIALIZED (
     SELECT i.*, nth_id(o.us, o.secret, i.ord) AS new_stream
-    FROM locked, (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
+    FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
         unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
         WITH ORDINALITY AS i (tenant, model, entity_id, event_id, actor, trace, data, ord)
 ),
+alone AS MATERIALIZED (
+    -- Some streams share a lock, so that a large lot does not need more of them than PostgreSQL has room for.
+    SELECT count(*) AS locks FROM (
+        SELECT pg_advisory_xact_lock(hashtext('model stream'), s.lock) FROM (
+            SELECT DISTINCT hashtext(tenant || E'\x1f' || model || E'\x1f' || entity_id) & 255 AS lock FROM input
+            ORDER BY lock) AS s) AS l
+),
 claimed AS (
     INSERT INTO recorded_ids (tenant, event_id, recorded_at)
-    SELECT tenant, event_id, statement_timestamp() FROM input ORDER BY tenant, event_id
+    SELECT tenant, event_id, statement_timestamp() FROM alone, input WHERE locks > 0 ORDER BY tenant, event_id
     ON CONFLICT DO NOTHING
     RETURNING tenant, event_id
 ),
@@ -60,15 +62,14 @@ forgotten AS (
 SELECT greatest((SELECT count(*) FROM gone), (SELECT count(*) FROM forgotten))::integer AS deleted;
 
 -- name: binding_lock(tenant text, model text) :one
--- Whoever registers bindings of that model waits for the others. A statement of its own, so that the next one sees what
--- they did.
-SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' || $2::text, 0)) IS NULL AS waited;
+-- Whoever registers bindings for a model waits here for the others, in a statement of its own: the next one sees theirs.
+SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' || $2::text, 0))::text AS lock;
 
 -- name: binding_put(tenant text, model text, event text, action text, queue text, condition jsonb, input text[], actor text, trace text, source_file text) :one
--- Register a binding, once binding_lock has been taken; the same one again is the same binding.
+-- Register a binding; the same one again is the same binding.
 WITH there AS MATERIALIZED (
     SELECT b.* FROM bindings AS b
-    WHERE b.removed_at IS NULL AND b.tenant = $1::text AND b.model = $2::text AND b.event = $3::text AND b.action = $4::text
+    WHERE b.removed_at IS NULL AND b.tenant = $1 AND b.model = $2 AND b.event = $3::text AND b.action = $4::text
         AND b.queue = $5::text AND b.condition IS NOT DISTINCT FROM $6::jsonb AND b.input IS NOT DISTINCT FROM $7::text[]
     LIMIT 1
 ),
@@ -92,6 +93,13 @@ SELECT *, true AS is_new FROM put UNION ALL SELECT *, false FROM there;
 -- name: binding_list(tenant text) :many
 -- Those of the tenant ('': none), and of the service, oldest first; null: every one.
 SELECT * FROM bindings WHERE removed_at IS NULL AND ($1::text IS NULL OR tenant = ANY (ARRAY['', $1])) ORDER BY id;
+
+-- name: binding_page(tenant text, above uuid, below uuid, descending boolean, most integer) :many
+-- The same in pages, by id.
+SELECT * FROM bindings
+WHERE removed_at IS NULL AND ($1::text IS NULL OR tenant = ANY (ARRAY['', $1]))
+    AND ($2::uuid IS NULL OR id > $2) AND ($3::uuid IS NULL OR id < $3)
+ORDER BY CASE WHEN $4::boolean THEN id END DESC, CASE WHEN NOT $4 THEN id END LIMIT $5::integer;
 
 -- name: binding_change(ids uuid[], tenant text, type text, actor text, trace text, error text, at_xids bigint[], at_positions bigint[], skips boolean) :many
 -- Remove, set aside or resume bindings of that tenant (null: anybody's). What is set aside keeps its place in the log,

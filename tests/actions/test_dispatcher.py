@@ -270,9 +270,7 @@ async def test_whoever_records_takes_its_place_in_the_stream_before_its_place_in
     await record(replica, 1)
     transaction = sql.transaction()
     await transaction.start()
-    await sql.execute(
-        "SELECT pg_advisory_xact_lock(1634561903, (hashtextextended(E'\\x1fdeal\\x1fd-1', 0) & 127)::integer)"
-    )
+    await sql.execute("SELECT pg_advisory_xact_lock(hashtext('model stream'), hashtext(E'\\x1fdeal\\x1fd-1') & 255)")
     waiting = asyncio.create_task(record(replica, 2))
     while not (
         rows := await sql.fetch(

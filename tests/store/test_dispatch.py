@@ -190,3 +190,46 @@ async def test_what_another_is_just_taking_leaves_the_next_request_no_shorter(da
             jobs = await _take(database, worker, *queues, count=10)
             assert [UUID(job.id) for job in jobs] == ids[240:]
             await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
+
+
+async def _wait_until_blocked(sql: Any) -> None:
+    """Until a statement of another connection waits for a lock."""
+    async with asyncio.timeout(10):
+        while not await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_job_committed_after_the_lease_s_statement_began_comes_whole(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    assert (
+        await _take(database, worker, "q") == []
+    )  # prepared: from now on the statement itself touches nothing of `ready`
+    async with sql.transaction():
+        made = await sql.fetchval("SELECT enqueue_job('q', 'k', '[1]')")
+        await sql.execute("LOCK TABLE queue_pauses IN ACCESS EXCLUSIVE MODE")
+        leasing = asyncio.create_task(_take(database, worker, "q"))
+        async with database.connection() as other:
+            await _wait_until_blocked(other)
+
+    [job] = await leasing
+
+    assert (job.id, job.payload) == (str(made), "[1]")
+    assert job.created_at is not None
+
+
+async def test_a_report_that_waited_for_a_heartbeat_of_its_lease_counts(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    await enqueue.enqueue(database, [row("q")])
+    [job] = await _take(database, worker, "q")
+    async with sql.transaction():
+        await sql.execute("UPDATE leases SET expires_at = expires_at + interval '1 minute'")
+        completing = asyncio.create_task(
+            report.complete(database, [ReportRow(Lease(job.id, job.lease_id), worker.id, body=b"null")])
+        )
+        async with database.connection() as other:
+            await _wait_until_blocked(other)
+
+    assert await completing != [None]
+    assert await sql.fetchval("SELECT count(*) FROM leases") == 0

@@ -4,6 +4,7 @@ A definition of a tenant's admin is that tenant's; one of an unbound admin, and 
 every tenant. A tenant's own goes before the service's of the same name.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,9 @@ from uuid import UUID
 
 from atomo_gql.domain.errors import AtomoError, BadUserInput, NotFound, Unavailable
 from atomo_gql.domain.jobs import Json
+from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
+from atomo_gql.domain.rules import check_name
 from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, Trigger, parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
@@ -27,6 +30,7 @@ from atomo_gql.store.workflows import WorkflowRow
 BOOT = "system:boot"
 MAX_DEFINITION = 262_144  # bytes
 _CACHED = 1_000  # definitions kept in memory
+WorkflowKey = tuple[str, str]  # a name and a tenant
 _Version = tuple[UUID, int]
 
 
@@ -132,14 +136,41 @@ class DefinitionService:
         Raises:
             NotFound: there is none.
         """
+        with contextlib.suppress(BadUserInput):  # what breaks a rule is no workflow's name
+            check_name("name", name)
+            return await self._find(caller, name)
+        raise NotFound(f"there is no workflow {name[:200]!r}")
+
+    async def _find(self, caller: Caller, name: str) -> Workflow:
         row = (await store.find(self._database, [name], acting_tenant(caller))).get(name)
         if row is None:
             raise NotFound(f"there is no workflow {name[:200]!r}")
         return self._workflow(row)
 
+    async def of_runs(self, versions: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
+        """The definitions of runs that the caller has been shown, by workflow and version."""
+        wanted = set(versions)
+        if wanted <= self._known.keys():
+            return {version: self._known[version] for version in wanted}
+        async with self._database.transaction() as connection:
+            return await self.load(connection, wanted)
+
     async def listed(self, caller: Caller) -> list[Workflow]:
         """Those that the caller can see, by name."""
         return [self._workflow(row) for row in await store.listed(self._database, visible_tenant(caller))]
+
+    async def page(self, caller: Caller, window: Window[WorkflowKey], *, is_scheduled: bool = False) -> Page[Workflow]:
+        """A page of those that the caller can see, by name, or of those with a schedule."""
+        rows = await store.page(
+            self._database,
+            visible_tenant(caller),
+            is_scheduled=is_scheduled,
+            above=window.lower(descending=False),
+            below=window.upper(descending=False),
+            descending=window.is_backwards,
+            most=window.most + 1,
+        )
+        return window.page([self._workflow(row) for row in rows])
 
     async def history(self, workflow: Workflow, most: int) -> list[store.DefinitionRow]:
         """The versions of a workflow that the caller has been shown, newest first."""
@@ -191,6 +222,20 @@ class DefinitionService:
             changed = await store.change(connection, row.id, type_, actor, trace, next_at)
         return None if changed is None else replace(changed, source=row.source)
 
+    async def sources(self, wanted: Iterable[_Version]) -> dict[_Version, Json]:
+        """These versions, of runs that the caller has been shown, as they were given."""
+        async with self._database.transaction() as connection:
+            rows = await store.versions(connection, list(wanted))
+        return {(row.workflow_id, row.version): row.source for row in rows}
+
+    async def read(self, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
+        """These versions, of runs that the caller has been shown; an error in the place of one that cannot be read."""
+        wanted = set(wanted)
+        if wanted <= self._known.keys():
+            return {version: self._known[version] for version in wanted}
+        async with self._database.transaction() as connection:
+            return await self.load(connection, wanted)
+
     async def load(self, connection: Any, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
         """These versions; an error in the place of one that cannot be read."""
         wanted = set(wanted)
@@ -228,6 +273,17 @@ def _same_clock(one: Trigger, other: Trigger) -> bool:
         and isinstance(other, Schedule)
         and (one.cron, one.timezone) == (other.cron, other.timezone)
     )
+
+
+def coming_ticks(workflow: Workflow, most: int) -> list[datetime]:
+    """The next times that its schedule begins it; none while it is paused."""
+    trigger, tick = workflow.definition.trigger, workflow.row.next_at
+    if not isinstance(trigger, Schedule) or tick is None:
+        return []
+    cron, found = Cron.parse(trigger.cron, trigger.timezone), [tick]
+    while len(found) < most and (following := cron.next_after(found[-1])) is not None:
+        found.append(following)
+    return found
 
 
 def next_tick(definition: Definition, after: datetime) -> datetime | None:
