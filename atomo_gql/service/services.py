@@ -67,7 +67,7 @@ def make_services(resources: Resources, retention: Retention) -> Services:
         workflows=workflows,
         runs=RunService(resources, workflows, engine),
         engine=engine,
-        schedules=ScheduleService(resources, workflows, engine),
+        schedules=ScheduleService(resources, workflows),
         records=RecordService(resources),
         bindings=BindingService(resources),
         dispatcher=Dispatcher(resources, jobs, workflows),

@@ -56,7 +56,7 @@ async def record(database: Database, events: Sequence[RecordRow]) -> list[bool]:
 
 
 async def forget(database: Database, before: datetime, most: int) -> int:
-    """Delete at most so many recorded events older than that; how many there were."""
+    """Delete at most so many recorded events older than that, and as many of their ids; how many of the more."""
     deleted: int = (await database.dispatch("record_forget", before, most))[0]["deleted"]
     return deleted
 
@@ -65,18 +65,9 @@ async def put(
     database: Database, tenant: str, what: NewBinding, actor: str, trace: str | None, source_file: str | None
 ) -> tuple[Binding, bool]:
     """Register a binding; and whether it is new."""
-    columns = (
-        tenant,
-        what.model,
-        what.event,
-        what.action,
-        what.queue,
-        None if what.condition is None else orjson.dumps(what.condition),
-        None if what.input is None else list(what.input),
-        actor,
-        trace,
-        source_file,
-    )
+    condition = None if what.condition is None else orjson.dumps(what.condition)
+    fields = None if what.input is None else list(what.input)
+    columns = (tenant, what.model, what.event, what.action, what.queue, condition, fields, actor, trace, source_file)
     async with database.transaction() as connection:
         await fetch_in(connection, "binding_lock", tenant, what.model)
         [row] = await fetch_in(connection, "binding_put", *columns)

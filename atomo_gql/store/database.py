@@ -212,5 +212,5 @@ class translated:  # noqa: N801  # reads as the function it stands for, and cost
 def is_data_error(error: BaseException) -> bool:
     """Whether PostgreSQL refused a value: one item of a batch may be to blame."""
     return isinstance(
-        error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.StatementTooComplexError
+        error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.ProgramLimitExceededError
     )

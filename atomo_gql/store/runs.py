@@ -66,8 +66,13 @@ async def start(connection: Any, runs: Sequence[RunRow]) -> list[Begun]:
 
 
 async def due(connection: Any, most: int) -> list[Run]:
-    """At most so many runs that have something to do, locked."""
+    """At most so many runs that have something to do, and as many whose jobs have ended, locked."""
     return [run_of(row) for row in await fetch_in(connection, "run_due", most)]
+
+
+async def due_ids(database: Database, most: int) -> list[UUID]:
+    """The ids of the same, which nobody holds."""
+    return [row["id"] for row in await database.dispatch("run_due_ids", most)]
 
 
 async def take(connection: Any, ids: Iterable[UUID], tenant: str | None) -> list[Run]:
@@ -140,6 +145,11 @@ async def wait_for(connection: Any, waits: Sequence[Wait]) -> None:
 async def wait_no_more(connection: Any, waits: Sequence[tuple[UUID, UUID]]) -> None:
     """Runs wait no more for these jobs; pairs of a run and a job."""
     await fetch_in(connection, "wait_remove", [run_id for run_id, _ in waits], [job_id for _, job_id in waits])
+
+
+async def wanted_by_others(connection: Any, jobs: Sequence[UUID], runs: Sequence[UUID]) -> set[UUID]:
+    """Which of these jobs other runs than these wait for."""
+    return {row["job_id"] for row in await fetch_in(connection, "wait_wanted", list(jobs), list(runs))}
 
 
 async def settle_waits(database: Database, most: int, *, are_all: bool = False) -> int:
@@ -256,7 +266,10 @@ def _step(kept: dict[str, Any]) -> StepState:
     return StepState(**values)
 
 
-_KEPT = ("attempt", "spent", "is_group", "is_shared", "job_id", "until", "ended_at", "error", "result")
-_DEFAULTS = {"attempt": 1, "spent": 0, "is_group": False, "is_shared": False} | dict.fromkeys(
-    ("job_id", "until", "ended_at", "error", "result")
+_FLAGS = ("is_group", "is_shared", "is_unjudged")
+_KEPT = ("attempt", "spent", *_FLAGS, "job_id", "until", "ended_at", "error", "result")
+_DEFAULTS = (
+    {"attempt": 1, "spent": 0}
+    | dict.fromkeys(_FLAGS, False)
+    | dict.fromkeys(("job_id", "until", "ended_at", "error", "result"))
 )

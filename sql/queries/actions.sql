@@ -53,8 +53,13 @@ WITH old AS MATERIALIZED (
     WHERE at < $1::timestamptz
 ),
 gone AS (DELETE FROM events AS e USING old AS o WHERE e.stream_id = o.stream_id AND e.version = o.version RETURNING 1),
-forgotten AS (DELETE FROM recorded_ids WHERE recorded_at < $1::timestamptz)
-SELECT count(*)::integer AS deleted FROM gone;
+forgotten AS (
+    DELETE FROM recorded_ids AS r
+    USING (SELECT tenant, event_id FROM recorded_ids WHERE recorded_at < $1::timestamptz LIMIT $2::integer) AS o
+    WHERE r.tenant = o.tenant AND r.event_id = o.event_id
+    RETURNING 1
+)
+SELECT greatest((SELECT count(*) FROM gone), (SELECT count(*) FROM forgotten))::integer AS deleted;
 
 -- name: binding_lock(tenant text, model text) :one
 -- Whoever registers bindings for a model waits here for the others, in a statement of its own: the next one sees theirs.
@@ -104,9 +109,8 @@ WITH changed AS (
         removed_at = CASE WHEN $3::text = 'removed' THEN statement_timestamp() END,
         set_aside_at = CASE WHEN $3 = 'set_aside' THEN statement_timestamp() END,
         error = CASE WHEN $3 = 'set_aside' THEN $6::text END,
-        at_xid = CASE WHEN $3 = 'set_aside' THEN coalesce(b.at_xid, i.at_xid) WHEN NOT $9::boolean THEN b.at_xid END,
-        at_position = CASE WHEN $3 = 'set_aside' THEN coalesce(b.at_position, i.at_position)
-                           WHEN NOT $9 THEN b.at_position END
+        at_xid = CASE WHEN $3 = 'set_aside' THEN i.at_xid WHEN NOT $9::boolean THEN b.at_xid END,
+        at_position = CASE WHEN $3 = 'set_aside' THEN i.at_position WHEN NOT $9 THEN b.at_position END
     FROM unnest($1::uuid[], $7::bigint[], $8::bigint[]) AS i (id, at_xid, at_position)
     WHERE b.id = i.id AND b.removed_at IS NULL AND ($2::text IS NULL OR b.tenant = $2)
         AND ($3 = 'removed' OR (b.set_aside_at IS NULL) = ($3 = 'set_aside'))

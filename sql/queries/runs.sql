@@ -37,13 +37,23 @@ logged AS (
 SELECT run_id AS id, run_id = id AS is_new FROM settled ORDER BY ord;
 
 -- name: run_due(most integer) :many
--- Runs that have something to do, or that waited for a job that has ended; those that somebody else has are passed over.
-SELECT r.* FROM workflow_runs AS r
-WHERE r.id IN (
-    (SELECT d.id FROM workflow_runs AS d WHERE d.wake_at <= statement_timestamp() ORDER BY d.wake_at LIMIT $1::integer)
-    UNION
-    (SELECT w.run_id FROM run_waits AS w WHERE w.ended_at IS NOT NULL ORDER BY w.ended_at LIMIT $1::integer))
-ORDER BY r.id LIMIT $1::integer FOR UPDATE SKIP LOCKED;
+-- Runs that have something to do, and runs that waited for a job that has ended, at most so many of each; those that
+-- somebody else has are passed over. Each is read by the scan that locks it, so that it is as it stands then.
+WITH timed AS MATERIALIZED (
+    SELECT * FROM workflow_runs WHERE wake_at <= statement_timestamp()
+    ORDER BY wake_at LIMIT $1::integer FOR UPDATE SKIP LOCKED
+),
+told AS MATERIALIZED (
+    SELECT r.* FROM run_waits AS w JOIN workflow_runs AS r ON r.id = w.run_id WHERE w.ended_at IS NOT NULL
+    ORDER BY w.ended_at LIMIT $1::integer FOR UPDATE OF r SKIP LOCKED
+)
+SELECT DISTINCT ON (id) * FROM (SELECT * FROM timed UNION ALL SELECT * FROM told) AS r ORDER BY id;
+
+-- name: run_due_ids(most integer) :many
+-- The same, unlocked, and without what they are.
+(SELECT id FROM workflow_runs WHERE wake_at <= statement_timestamp() ORDER BY wake_at LIMIT $1::integer)
+UNION
+(SELECT run_id FROM run_waits WHERE ended_at IS NOT NULL ORDER BY ended_at LIMIT $1::integer);
 
 -- name: run_take(ids uuid[], tenant text) :many
 -- These runs, as far as the tenant ('': those without one; null: anybody's) may see them, to be changed.
@@ -100,6 +110,10 @@ WHERE w.run_id = i.run_id AND w.job_id = i.job_id;
 -- They wait no more; without answer.
 DELETE FROM run_waits AS w USING unnest($1::uuid[], $2::uuid[]) AS i (run_id, job_id)
 WHERE w.run_id = i.run_id AND w.job_id = i.job_id;
+
+-- name: wait_wanted(job_ids uuid[], run_ids uuid[]) :many
+-- Which of these jobs other runs than these wait for.
+SELECT DISTINCT w.job_id FROM run_waits AS w WHERE w.job_id = ANY ($1::uuid[]) AND w.run_id <> ALL ($2::uuid[]);
 
 -- name: wait_settle(most integer, are_all boolean) :many
 -- Mark what nobody marked: a job that somebody else enqueued may have ended before a run began to wait for it. With

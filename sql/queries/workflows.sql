@@ -1,19 +1,21 @@
 -- Definitions of workflows, and their schedules.
 
 -- name: workflow_lock(tenant text, name text, actor text, source_file text) :one
--- The row of a workflow, made if there is none (definition_version 0), and locked.
+-- The row of a workflow, made if there is none (definition_version 0), and locked; and what time it is then.
 INSERT INTO workflows AS w (id, tenant, name, definition_version, version, since_xid, is_scheduled, registered_at,
                             registered_by, source_file)
 VALUES (new_id(), $1::text, $2::text, 0, 0, pg_current_xact_id()::text::bigint, false, statement_timestamp(), $3::text,
         $4::text)
 ON CONFLICT (tenant, name) DO UPDATE SET name = EXCLUDED.name
-RETURNING w.*, statement_timestamp() AS now;
+RETURNING w.*, clock_timestamp() AS now;
 
 -- name: workflow_put(id uuid, source json, actor text, trace text, source_file text, model text, event_type text, is_scheduled boolean, next_at timestamptz) :one
--- A new version of that workflow.
+-- A new version of that workflow. What has been paused stays so, if there still is something to pause.
 WITH put AS (
     UPDATE workflows SET definition_version = definition_version + 1, version = version + 1, model = $6::text,
-        event_type = $7::text, is_scheduled = $8::boolean, next_at = $9::timestamptz, paused_at = NULL, paused_by = NULL,
+        event_type = $7::text, is_scheduled = $8::boolean, next_at = $9::timestamptz,
+        paused_at = CASE WHEN removed_at IS NULL AND ($8 OR $6::text IS NOT NULL) THEN paused_at END,
+        paused_by = CASE WHEN removed_at IS NULL AND ($8 OR $6 IS NOT NULL) THEN paused_by END,
         since_xid = CASE WHEN definition_version = 0 OR removed_at IS NOT NULL OR model IS DISTINCT FROM $6::text
                               OR event_type IS DISTINCT FROM $7::text
                          THEN pg_current_xact_id()::text::bigint ELSE since_xid END,

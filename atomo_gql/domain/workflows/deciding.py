@@ -75,7 +75,7 @@ class Decider(Generic[Prepared]):
 
     def __init__(
         self,
-        definition: Definition,
+        definition: Definition | str,
         run: Run,
         now: datetime,
         *,
@@ -85,8 +85,9 @@ class Decider(Generic[Prepared]):
         most_bytes: int,
         ended: Mapping[UUID, JobEnd],
     ) -> None:
-        """`prepare` checks a job and makes it ready to be written; `size` is a JSON value's in bytes, of which the
-        context and the results of the steps may have `most_bytes` together; `ended` are jobs that the run waited for.
+        """A definition that is a text cannot be read, and says why. `prepare` checks a job and makes it ready to be
+        written; `size` is a JSON value's in bytes, of which the context and the results of the steps may have
+        `most_bytes` together; `ended` are jobs that the run waited for.
         """
         self.run = run
         self.events: list[RunEvent] = []
@@ -102,7 +103,9 @@ class Decider(Generic[Prepared]):
     def go(self) -> None:
         """Decide as far as can be without a job's id, a job's end, or time."""
         self.orders = []
-        if self.run.status.is_final:
+        if isinstance(self._definition, str):
+            self.give_up(self._definition)
+        if self.run.status.is_final or isinstance(self._definition, str):
             return
         flow = self._sequence(self._definition.steps)
         if flow is Flow.DONE:
@@ -126,9 +129,15 @@ class Decider(Generic[Prepared]):
         if not self.run.status.is_final:
             self._emit(EventType.RUN_FAILED, {"error": error})
 
-    def end(self, type_: EventType, data: Mapping[str, Any]) -> None:
-        """Something from outside happens to the run: it is cancelled, retried, or given up."""
-        self._emit(type_, data)
+    def cancel(self, error: str) -> None:
+        """Somebody ends the run."""
+        self._emit(EventType.CANCELLED, {"error": error})
+
+    def retry(self) -> None:
+        """Somebody has a run that has failed go on from where it failed. Its time begins anew."""
+        timeout = None if isinstance(self._definition, str) else self._definition.timeout_secs
+        until = None if timeout is None else (self._now + timedelta(seconds=timeout)).isoformat()
+        self._emit(EventType.RETRIED, {} if until is None else {"timeoutAt": until})
 
     def _emit(self, type_: EventType, data: Mapping[str, Any]) -> None:
         self.run.apply(type_, data, self._now)
@@ -144,32 +153,32 @@ class Decider(Generic[Prepared]):
     def _step(self, step: Step) -> Flow:
         state = self.run.steps.get(step.name)
         if state is None:
-            self._begin(step)
+            self._begin(step, 1)
         elif state.status is StepStatus.WAITING and state.job_id and state.job_id in self._ended:
             self._job_ended(step, state, self._ended[state.job_id])
-        elif state.status is StepStatus.DELAYED and _is_due(state, self._now):
-            self._emit(EventType.STEP_COMPLETED, _of(step, state.attempt))
         elif state.status is StepStatus.RETRYING and _is_due(state, self._now):
-            self._act(step, state.attempt + 1)
+            (self._begin if state.is_unjudged else self._act)(step, state.attempt + 1)
         state = self.run.steps.get(step.name)
+        if state is not None and state.status is StepStatus.DELAYED and _is_due(state, self._now):
+            self._emit(EventType.STEP_COMPLETED, _of(step, state.attempt))
         if state is not None and state.status is StepStatus.OPEN and isinstance(step.action, Parallel):
             return self._group(step, step.action)
         if state is None or not (state.status.is_done or state.status is StepStatus.FAILED):
             return Flow.BLOCKED
         return Flow.FAILED if state.status is StepStatus.FAILED else Flow.DONE
 
-    def _begin(self, step: Step) -> None:
+    def _begin(self, step: Step, attempt: int) -> None:
         if step.condition is not None:
             scope = self.run.scope()
             try:
                 is_true = holds(step.condition, self._renderer.render(step.condition.value, scope), scope)
             except RenderError as error:
-                self._fail(step, 1, f"condition: {error}")
+                self._fail(step, attempt, f"condition: {error}", is_unjudged=True)
                 return
             if not is_true:
                 self._emit(EventType.STEP_SKIPPED, {"step": step.name})
                 return
-        self._act(step, 1)
+        self._act(step, attempt)
 
     def _act(self, step: Step, attempt: int) -> None:
         try:
@@ -221,7 +230,7 @@ class Decider(Generic[Prepared]):
             return
         try:
             self._require_room({"job_result": end.result, "": end.result})
-        except RenderError as error:
+        except (AtomoError, RenderError) as error:
             self._fail(step, state.attempt, str(error))
             return
         data = {**_of(step, state.attempt), "jobId": str(state.job_id), "result": end.result}
@@ -242,8 +251,12 @@ class Decider(Generic[Prepared]):
         state = self.run.steps.get(step.name)
         return state is not None and state.status is StepStatus.FAILED
 
-    def _fail(self, step: Step, attempt: int, error: str, within: Sequence[str] = ()) -> None:
+    def _fail(
+        self, step: Step, attempt: int, error: str, within: Sequence[str] = (), *, is_unjudged: bool = False
+    ) -> None:
         data: dict[str, Any] = {**_of(step, attempt), "error": error[:MAX_ERROR]}
+        if is_unjudged:
+            data["isUnjudged"] = True
         state = self.run.steps.get(step.name)
         tried = attempt - (0 if state is None else state.spent)
         if tried < step.on_failure.max_attempts:

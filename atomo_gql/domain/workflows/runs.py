@@ -64,6 +64,7 @@ class StepState:
     is_group: bool = False
     job_id: UUID | None = None
     is_shared: bool = False  # somebody else had enqueued the job that it waits for
+    is_unjudged: bool = False  # its condition could not be judged, and is looked at again when it is tried again
     until: datetime | None = None  # of a delay, or of a retry
     ended_at: datetime | None = None
     error: str | None = None  # of the last attempt that failed
@@ -230,6 +231,7 @@ def _completed(run: Run, data: Mapping[str, Any], at: datetime) -> None:
 def _step_failed(run: Run, data: Mapping[str, Any], at: datetime) -> None:
     state = _entered(run, data, at)
     state.error, state.until = data["error"], _moment(data.get("retryAt"))
+    state.is_unjudged = data.get("isUnjudged", False)
     if state.until is not None:
         state.status = StepStatus.RETRYING
         return

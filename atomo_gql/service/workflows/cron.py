@@ -95,6 +95,14 @@ class Cron:
             after = tick
         return found
 
+    def newest(self, after: datetime, until: datetime, most: int) -> list[datetime]:
+        """The newest ticks in (after, until], oldest first, at most so many."""
+        found: list[datetime] = []
+        while len(found) < most and (tick := self.latest(after, until)) is not None:
+            found.append(tick)
+            until = tick - _SECOND
+        return found[::-1]
+
     def latest(self, after: datetime, until: datetime) -> datetime | None:
         """The newest tick in (after, until], found by halves: years of minutes cost some dozens of looks."""
         newest, beyond = None, until  # no tick in (beyond, until]

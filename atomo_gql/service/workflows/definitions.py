@@ -17,7 +17,7 @@ from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import check_name, check_range
-from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, parse_definition
+from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, Trigger, parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
 from atomo_gql.service.context import Resources
@@ -90,12 +90,9 @@ class DefinitionService:
         self, tenant: str, definition: Definition, source: Json, actor: str, trace: str | None, file: str | None
     ) -> Workflow:
         async with self._database.transaction() as connection:
-            row = await store.lock(connection, tenant, definition.name, actor, file)
-            # By a statement of its own: who waited for the lock would not see what it waited for.
-            there = await store.versions(connection, [(row.id, row.definition_version)])
-            if there and there[0].source == source and row.removed_at is None:
-                return Workflow(replace(row, source=source), definition)
-            assert row.now is not None  # noqa: S101  # the statement tells
+            row = await self._lock(connection, tenant, definition.name, actor, file)
+            if row.source == source and row.removed_at is None:
+                return Workflow(row, definition)
             trigger = definition.trigger
             put = await store.put(
                 connection,
@@ -107,9 +104,32 @@ class DefinitionService:
                 model=trigger.model if isinstance(trigger, OnEvent) else None,
                 event_type=trigger.event_type if isinstance(trigger, OnEvent) else None,
                 is_scheduled=isinstance(trigger, Schedule),
-                next_at=next_tick(definition, row.now),
+                next_at=self._next_at(row, definition),
             )
             return Workflow(replace(put, source=source), definition)
+
+    async def _lock(self, connection: Any, tenant: str, name: str, actor: str, file: str | None) -> WorkflowRow:
+        """The workflow of that name, locked; its source is read after that, so that of replicas that register the same
+        at once the later ones see what the first has made."""
+        row = await store.lock(connection, tenant, name, actor, file)
+        found = await store.versions(connection, [(row.id, row.definition_version)])
+        return replace(row, source=found[0].source) if found else row
+
+    def _next_at(self, row: WorkflowRow, definition: Definition) -> datetime | None:
+        """When a new version ticks next. A pause goes on, and an unchanged schedule loses none of its ticks."""
+        assert row.now is not None  # noqa: S101  # the statement tells
+        if row.removed_at is not None or row.source is None:
+            return next_tick(definition, row.now)
+        if row.paused_at is not None:
+            return None
+        before = self._parsed((row.id, row.definition_version), row.source)
+        if (
+            row.next_at is not None
+            and isinstance(before, Definition)
+            and _same_clock(before.trigger, definition.trigger)
+        ):
+            return row.next_at
+        return next_tick(definition, row.now)
 
     async def find(self, caller: Caller, name: str) -> Workflow:
         """The workflow of that name that the caller can run.
@@ -197,6 +217,7 @@ class DefinitionService:
 
     async def _change(self, row: WorkflowRow, type_: str, actor: str, trace: str | None) -> WorkflowRow | None:
         async with self._database.transaction() as connection:
+            row = await self._lock(connection, row.tenant, row.name, actor, None)
             next_at = None
             if type_ == "resumed":
                 next_at = next_tick(self.parse(row.source), await store.now(connection))
@@ -240,6 +261,14 @@ class DefinitionService:
         if not isinstance(definition, Definition):
             raise definition
         return Workflow(row, definition)
+
+
+def _same_clock(one: Trigger, other: Trigger) -> bool:
+    return (
+        isinstance(one, Schedule)
+        and isinstance(other, Schedule)
+        and (one.cron, one.timezone) == (other.cron, other.timezone)
+    )
 
 
 def next_tick(definition: Definition, after: datetime) -> datetime | None:

@@ -6,7 +6,7 @@ has either done all of a turn or nothing. Every replica has one, and runs that a
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -16,8 +16,8 @@ from uuid import UUID
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.domain.events import EventType
 from atomo_gql.domain.jobs import Json, NewJob
-from atomo_gql.domain.workflows.deciding import Decider, JobEnd
-from atomo_gql.domain.workflows.definition import Definition, Manual
+from atomo_gql.domain.workflows.deciding import MAX_ERROR, Decider, JobEnd
+from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.domain.workflows.runs import Run, StepStatus
 from atomo_gql.service import metrics
 from atomo_gql.service.context import Resources
@@ -37,16 +37,15 @@ _SETTLE = 500  # waits in one statement
 _ENCODED_MOST = 2**31
 _ORPHANED = "cancelled: the run of a workflow that waited for it has ended"
 
-_Decider = Decider[EnqueueRow]
+RunDecider = Decider[EnqueueRow]
 
 
 class Command(NamedTuple):
-    """Something that a person does to a run."""
+    """Something that happens to a run from outside."""
 
-    type: EventType
-    data: Mapping[str, Any]
+    do: Callable[[RunDecider], None]
     actor: str
-    trace: str | None
+    trace: str | None = None
 
 
 @dataclass(slots=True)
@@ -74,13 +73,48 @@ class Engine:
 
     async def turn(self) -> int:
         """Carry on some of the runs that have something to do; how many."""
-        async with self._database.transaction() as connection:
-            runs = await store.due(connection, _LOT)
-            if not runs:
-                return 0
-            turn = await self.advance(connection, runs)
+        try:
+            async with self._database.transaction() as connection:
+                runs = await store.due(connection, _LOT)
+                if not runs:
+                    return 0
+                turn = await self.advance(connection, runs)
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("a turn failed: one of its runs is to blame, and each goes for itself")
+            ids = await store.due_ids(self._database, _LOT)
+            await self.carry_on(ids)
+            return len(ids)
         self.tell(turn)
         return len(runs)
+
+    async def carry_on(self, ids: Iterable[UUID]) -> None:
+        """Each of these runs for itself: one that cannot be carried on fails, and one that cannot even fail waits."""
+        for run_id in ids:
+            try:
+                await self._alone(run_id, None)
+            except Unavailable:
+                raise
+            except Exception as error:
+                log.exception("run %s cannot be carried on, and fails", run_id)
+                await self._fail(run_id, f"the engine failed: {type(error).__name__}: {error}"[:MAX_ERROR])
+
+    async def _fail(self, run_id: UUID, error: str) -> None:
+        try:
+            await self._alone(run_id, Command(lambda decider: decider.give_up(error), ACTOR))
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("run %s cannot be read, and waits for somebody to look at it", run_id)
+            async with self._database.transaction() as connection:
+                await store.postpone(connection, [run_id])
+
+    async def _alone(self, run_id: UUID, command: Command | None) -> None:
+        async with self._database.transaction() as connection:
+            runs = await store.take(connection, [run_id], None)
+            turn = await self.advance(connection, [run for run in runs if not run.status.is_final], command)
+        self.tell(turn)
 
     async def next_wake(self) -> float | None:
         """Seconds until there is something to do; None: nothing that time will bring."""
@@ -112,7 +146,7 @@ class Engine:
         ]
         if command is not None:
             for decider in deciders:
-                decider.end(command.type, command.data)
+                command.do(decider)
                 await store.log(connection, [(decider.run, decider.events.pop())], now, command.actor, command.trace)
         await self._decide(connection, deciders, turn)
         logged = [(decider.run, event) for decider in deciders for event in decider.events]
@@ -136,7 +170,7 @@ class Engine:
             metrics.RUNS_ENDED.labels(run.status.value).inc()
         self._hub.changed([*(run.id for run in turn.runs), *turn.cancelled])
 
-    async def _decide(self, connection: Any, deciders: Iterable[_Decider], turn: Turn) -> None:
+    async def _decide(self, connection: Any, deciders: Iterable[RunDecider], turn: Turn) -> None:
         """Decide until nothing can be done without a job's end, or time. Jobs of many runs are enqueued together."""
         active = list(deciders)
         while active:
@@ -174,6 +208,10 @@ class Engine:
             for state in run.steps.values()
             if state.status is StepStatus.CANCELLED and state.job_id and not state.is_shared
         ]
+        if orphans:
+            ended = [run.id for run in turn.ended]
+            wanted = await store.wanted_by_others(connection, orphans, ended)
+            orphans = [job_id for job_id in orphans if job_id not in wanted]
         if orphans:  # before the waits: what ends a job locks the job first, too
             for _ in range(2):  # one that changes hands just now is missed
                 cancelled = await store_manage.cancel_in(connection, orphans, ACTOR, _ORPHANED)
@@ -199,10 +237,9 @@ class Engine:
 
     def _decider(
         self, definition: Definition | Unavailable, run: Run, now: datetime, ended: Mapping[UUID, JobEnd]
-    ) -> _Decider:
-        is_known = isinstance(definition, Definition)
-        decider: _Decider = Decider(
-            definition if isinstance(definition, Definition) else _NOTHING,
+    ) -> RunDecider:
+        return Decider(
+            definition if isinstance(definition, Definition) else str(definition),
             run,
             now,
             renderer=self._definitions.renderer,
@@ -211,9 +248,6 @@ class Engine:
             most_bytes=self._most_bytes,
             ended=ended,
         )
-        if not is_known:
-            decider.give_up(str(definition))
-        return decider
 
     def _prepare(self, run: Run, job: NewJob) -> EnqueueRow:
         return self._jobs.row(
@@ -225,9 +259,6 @@ class Engine:
             origin=f"workflow:{run.workflow}",
             depth=run.depth + 1,
         )
-
-
-_NOTHING = Definition(name="", trigger=Manual(), steps=())
 
 
 def _waits(run: Run) -> set[tuple[str, UUID]]:

@@ -1,15 +1,13 @@
 """Runs: begun by people, read, watched, cancelled, retried."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import orjson
 
 from atomo_gql.domain.errors import BadUserInput, NotFound, TooManyRequests, Unavailable
-from atomo_gql.domain.events import EventType
 from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
@@ -22,10 +20,10 @@ from atomo_gql.service.access import acting_tenant, visible_tenant
 from atomo_gql.service.context import Resources
 from atomo_gql.service.encoding import encode
 from atomo_gql.service.workflows.definitions import DefinitionService, Workflow
-from atomo_gql.service.workflows.engine import Command, Engine, Turn
+from atomo_gql.service.workflows.engine import Command, Engine, RunDecider, Turn
 from atomo_gql.store import runs as store
-from atomo_gql.store import workflows as store_workflows
 from atomo_gql.store.batching import Batcher
+from atomo_gql.store.database import is_data_error
 from atomo_gql.store.runs import Begun, RunRow
 
 _MANUAL = b'{"kind":"manual"}'
@@ -157,12 +155,13 @@ class RunService:
         said = f": {reason.strip()}" if reason and reason.strip() else ""
         error = f"cancelled by {caller.actor}{said}"
 
-        def decide(run: Run, _: Any) -> dict[str, Json] | None:
+        def is_due(run: Run) -> bool:
             if run.status is RunStatus.COMPLETED:
                 raise BadUserInput(f"run {run_id} has completed already", field="id")
-            return None if run.status.is_final else {"error": error}
+            return not run.status.is_final
 
-        return await self._command(caller, run_id, EventType.CANCELLED, decide, trace)
+        command = Command(lambda decider: decider.cancel(error), caller.actor, trace)
+        return await self._command(caller, run_id, is_due, command)
 
     async def retry(self, caller: Caller, run_id: UUID, *, trace: str | None = None) -> Run:
         """Go on with a run that has failed, from the step that failed. One that has not ended stays as it is.
@@ -172,16 +171,12 @@ class RunService:
             BadUserInput: it has completed.
         """
 
-        def decide(run: Run, now: Any) -> dict[str, Json] | None:
+        def is_due(run: Run) -> bool:
             if run.status is RunStatus.COMPLETED:
                 raise BadUserInput(f"run {run_id} has completed; only one that has failed can be retried", field="id")
-            if run.status is not RunStatus.FAILED:
-                return None
-            if run.timeout_at is None:
-                return {}
-            return {"timeoutAt": (now + (run.timeout_at - run.started_at)).isoformat()}
+            return run.status is RunStatus.FAILED
 
-        return await self._command(caller, run_id, EventType.RETRIED, decide, trace)
+        return await self._command(caller, run_id, is_due, Command(RunDecider.retry, caller.actor, trace))
 
     async def follow(self, caller: Caller, run_id: UUID) -> AsyncGenerator[Run]:
         """A run as it stands, then each time it has changed, up to its end.
@@ -215,27 +210,45 @@ class RunService:
             self._hub.unwatch(run_id, mailbox)
             metrics.WATCHERS.set(self._hub.watchers)
 
-    async def _command(self, caller: Caller, run_id: UUID, type_: EventType, decide: Any, trace: str | None) -> Run:
+    async def _command(self, caller: Caller, run_id: UUID, is_due: Callable[[Run], bool], command: Command) -> Run:
         turn: Turn | None = None
         async with self._database.transaction() as connection:
             runs = await store.take(connection, [run_id], visible_tenant(caller))
             if not runs:
                 raise NotFound(f"there is no run {run_id}")
-            data = decide(runs[0], await store_workflows.now(connection))
-            if data is not None:
-                turn = await self._engine.advance(connection, runs, Command(type_, data, caller.actor, trace))
+            if is_due(runs[0]):
+                turn = await self._engine.advance(connection, runs, command)
         if turn is not None:
             self._engine.tell(turn)
         return runs[0]
 
     async def _start(self, rows: Sequence[RunRow]) -> list[Run]:
+        try:
+            async with self._database.transaction() as connection:
+                begun = await store.start(connection, rows)
+                new = [run.id for run in begun if run.is_new]
+                runs = await store.take(connection, new, None) if new else []
+                turn = await self._engine.advance(connection, runs)
+            self._engine.tell(turn)
+        except Exception as error:
+            if not is_data_error(error):
+                raise
+            return await self._start_apart(rows)
+        metrics.RUNS_STARTED.inc(len(new))
+        return await self._found(begun, {run.id: run for run in turn.runs})
+
+    async def _start_apart(self, rows: Sequence[RunRow]) -> list[Run]:
+        """Begin them, and carry them on one by one: what cannot be written is one run's fault, and it fails."""
         async with self._database.transaction() as connection:
-            begun, turn = await begin(connection, self._engine, rows)
-        self._engine.tell(turn)
-        found = {run.id: run for run in turn.runs}
-        missing = [run.id for run in begun if run.id not in found]
-        if missing:
-            found.update(await store.get(self._database, missing, None))
+            begun = await store.start(connection, rows)
+        new = [run.id for run in begun if run.is_new]
+        metrics.RUNS_STARTED.inc(len(new))
+        await self._engine.carry_on(new)
+        return await self._found(begun, {})
+
+    async def _found(self, begun: Sequence[Begun], known: dict[UUID, Run]) -> list[Run]:
+        missing = [run.id for run in begun if run.id not in known]
+        found = known | (await store.get(self._database, missing, None) if missing else {})
         return [found[run.id] for run in begun]
 
 
@@ -243,15 +256,6 @@ def key_of(run: Run) -> str | None:
     """The idempotency key that somebody gave it; None: it has none, or one that a tick or an event made."""
     kind, _, key = (run.key or "").partition(":")
     return key if kind == "key" else None
-
-
-async def begin(connection: Any, engine: Engine, rows: Sequence[RunRow]) -> tuple[list[Begun], Turn]:
-    """Begin runs within a transaction, and carry the new ones on."""
-    begun = await store.start(connection, rows)
-    new = [run.id for run in begun if run.is_new]
-    metrics.RUNS_STARTED.inc(len(new))
-    runs = await store.take(connection, new, None) if new else []
-    return begun, await engine.advance(connection, runs) if runs else Turn(runs)
 
 
 def run_row(

@@ -7,15 +7,18 @@ again; when it jumps forward, or no server ran for a while, the schedule says wh
 
 import logging
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import orjson
 
+from atomo_gql.domain.errors import Unavailable
 from atomo_gql.domain.workflows.definition import Definition, Schedule
+from atomo_gql.service import metrics
 from atomo_gql.service.context import Resources
 from atomo_gql.service.workflows.cron import Cron
 from atomo_gql.service.workflows.definitions import DefinitionService, Workflow
-from atomo_gql.service.workflows.engine import Engine, Turn
-from atomo_gql.service.workflows.runs import as_trigger, begin, run_row
+from atomo_gql.service.workflows.runs import as_trigger, run_row
+from atomo_gql.store import runs as store_runs
 from atomo_gql.store import workflows as store
 from atomo_gql.store.runs import RunRow
 from atomo_gql.store.workflows import WorkflowRow
@@ -24,20 +27,25 @@ log = logging.getLogger("atomo_gql.schedules")
 
 ACTOR = "system:scheduler"
 GRACE = timedelta(seconds=60)  # a tick that is later than that was missed
-MOST_MISSED = 100  # ticks that one schedule makes up for, with missed: "all"
+MOST_MISSED = 100  # ticks that one schedule makes up for, with missed: "all"; the newest
 _LOT = 50  # schedules in one transaction
+_AGAIN = timedelta(seconds=60)
 
 
 class ScheduleService:
     """Called by the clock."""
 
-    def __init__(self, resources: Resources, definitions: DefinitionService, engine: Engine) -> None:
+    def __init__(self, resources: Resources, definitions: DefinitionService) -> None:
         self._database = resources.database
+        self._bell = resources.runs_bell
         self._definitions = definitions
-        self._engine = engine
 
     async def turn(self, now: datetime | None = None) -> int:
-        """Begin the runs whose time has come; how many schedules were due. `now`: None is the database's clock."""
+        """Begin the runs whose time has come; how many schedules were due. `now`: None is the database's clock.
+
+        They are begun and no more: the engine carries them on, so that what is wrong with a run is not in the way of
+        the clock.
+        """
         async with self._database.transaction() as connection:
             due = await store.schedules_due(connection, now, _LOT)
             if not due:
@@ -45,20 +53,33 @@ class ScheduleService:
             versions = {(row.id, row.definition_version) for row in due}
             definitions = await self._definitions.load(connection, versions)
             rows: list[RunRow] = []
-            moves: list[tuple[object, datetime | None]] = []
+            moves: list[tuple[UUID, datetime | None]] = []
             for row in due:
-                definition = definitions[row.id, row.definition_version]
-                if not isinstance(definition, Definition) or not isinstance(definition.trigger, Schedule):
-                    log.error("workflow %s has a schedule that cannot be read: %s", row.name, definition)
-                    moves.append((row.id, None))
-                    continue
-                ticks, following = _ticks(row, definition.trigger)
-                rows += [_run(Workflow(row, definition), definition.trigger, tick) for tick in ticks]
+                try:
+                    found, following = _due(row, definitions[row.id, row.definition_version])
+                except Exception:
+                    log.exception("the schedule of workflow %s cannot be read; it is looked at again later", row.name)
+                    assert row.now is not None  # noqa: S101  # the statement tells
+                    found, following = [], row.now + _AGAIN
+                rows += found
                 moves.append((row.id, following))
-            await store.move_schedules(connection, moves)  # type: ignore[arg-type]
-            _, turn = await begin(connection, self._engine, rows) if rows else ([], Turn([]))
-        self._engine.tell(turn)
+            await store.move_schedules(connection, moves)
+            begun = await store_runs.start(connection, rows) if rows else []
+        metrics.RUNS_STARTED.inc(sum(run.is_new for run in begun))
+        if begun:
+            self._bell.ring()
         return len(due)
+
+
+def _due(row: WorkflowRow, definition: Definition | Unavailable) -> tuple[list[RunRow], datetime | None]:
+    """The runs of the ticks that are due, and when the next tick is."""
+    if isinstance(definition, Unavailable):
+        raise definition
+    schedule = definition.trigger
+    if not isinstance(schedule, Schedule):
+        return [], None
+    ticks, following = _ticks(row, schedule)
+    return [_run(Workflow(row, definition), schedule, tick) for tick in ticks], following
 
 
 def next_ticks(workflow: Workflow, most: int) -> list[datetime]:
@@ -82,9 +103,9 @@ def _ticks(row: WorkflowRow, schedule: Schedule) -> tuple[list[datetime], dateti
     following = cron.next_after(now)
     if schedule.missed == "all":
         ticks = cron.ticks(before, now, MOST_MISSED + 1)
-        if len(ticks) > MOST_MISSED:  # the newest of them
-            log.warning("schedule %s missed more than %d ticks; it makes up for %d", row.name, MOST_MISSED, MOST_MISSED)
-            return ticks[:MOST_MISSED], following
+        if len(ticks) > MOST_MISSED:
+            log.warning("schedule %s missed many ticks; it makes up for the newest %d", row.name, MOST_MISSED)
+            ticks = cron.newest(before, now, MOST_MISSED)
         return ticks, following
     latest = cron.latest(before, now)
     if latest is None or (schedule.missed == "skip" and now - latest > GRACE):
