@@ -126,6 +126,11 @@ async def log(
     )
 
 
+async def postpone(connection: Any, ids: Sequence[UUID]) -> None:
+    """Let these runs not be due for a minute."""
+    await fetch_in(connection, "run_postpone", list(ids))
+
+
 async def wait_for(connection: Any, waits: Sequence[Wait]) -> None:
     """From now on runs wait for these jobs."""
     await fetch_in(connection, "wait_add", *(list(column) for column in zip(*waits, strict=True)))

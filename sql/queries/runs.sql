@@ -81,6 +81,10 @@ FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $8::jsonb[]) WITH
     AS i (id, version, type, tenant, data, ord)
 ORDER BY ord;
 
+-- name: run_postpone(ids uuid[]) :many
+-- They have nothing to do for a minute; without answer.
+UPDATE workflow_runs SET wake_at = statement_timestamp() + interval '1 minute' WHERE id = ANY ($1::uuid[]);
+
 -- name: wait_add(job_ids uuid[], run_ids uuid[], steps text[], shared boolean[]) :many
 -- From now on these runs wait for these jobs; without answer.
 INSERT INTO run_waits (job_id, run_id, step, is_shared)

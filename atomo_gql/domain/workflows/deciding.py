@@ -235,14 +235,14 @@ class Decider(Generic[Prepared]):
             self._emit(EventType.STEP_COMPLETED, {"step": step.name})
             return Flow.DONE
         failed = [s.name for branch in action.branches for s in branch if self._has_failed(s)]
-        self._fail(step, 1, f"failed in {', '.join(failed)}")
+        self._fail(step, 1, f"failed in {', '.join(failed)}", failed)
         return Flow.DONE if step.on_failure.goes_on else Flow.FAILED
 
     def _has_failed(self, step: Step) -> bool:
         state = self.run.steps.get(step.name)
         return state is not None and state.status is StepStatus.FAILED
 
-    def _fail(self, step: Step, attempt: int, error: str) -> None:
+    def _fail(self, step: Step, attempt: int, error: str, within: Sequence[str] = ()) -> None:
         data: dict[str, Any] = {**_of(step, attempt), "error": error[:MAX_ERROR]}
         state = self.run.steps.get(step.name)
         tried = attempt - (0 if state is None else state.spent)
@@ -250,6 +250,8 @@ class Decider(Generic[Prepared]):
             data["retryAt"] = (self._now + timedelta(seconds=min(5 * 2 ** min(tried - 1, 12), 3600))).isoformat()
         elif step.on_failure.goes_on:
             data["goesOn"] = True
+            if within:
+                data["within"] = within  # what failed in the group is passed over with it
         self._emit(EventType.STEP_FAILED, data)
 
     def _require_room(self, more: Mapping[str, Json]) -> None:

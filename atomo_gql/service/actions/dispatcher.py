@@ -29,6 +29,7 @@ from atomo_gql.domain.actions import (
 )
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import Event, EventFilter, EventType, Place, Stream
+from atomo_gql.domain.rules import MAX_BATCH
 from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.service import metrics
 from atomo_gql.service.context import Resources
@@ -207,9 +208,9 @@ class Dispatcher:
                     aside[binding.id] = f"event {event.event_id}: {type(error).__name__}: {error}", before
             begun += [_run(trigger, event) for trigger in subscribers.triggers if _starts(trigger, event)]
             before = event.place
-        if rows:
-            fired.rows += rows
-            fired.enqueued += await self._jobs.write_in(connection, rows)
+        for start in range(0, len(rows), MAX_BATCH):
+            fired.enqueued += await self._jobs.write_in(connection, rows[start : start + MAX_BATCH])
+        fired.rows += rows
         if begun:
             started = await store_runs.start(connection, begun)
             fired.runs += sum(run.is_new for run in started)

@@ -101,8 +101,8 @@ class Engine:
         turn = Turn(runs)
         now = await store_workflows.now(connection)
         waited = {run.id: _waits(run) for run in runs}
-        parked = [run.id for run in runs if waited[run.id]]
-        ends = await store.job_ends(connection, parked) if parked else {}
+        begun = [run.id for run in runs if run.version > 1]
+        ends = await store.job_ends(connection, begun) if begun else {}
         definitions = await self._definitions.load(
             connection, {(run.workflow_id, run.definition_version) for run in runs}
         )
@@ -123,7 +123,8 @@ class Engine:
         if changed:
             await store.save(connection, changed, now)
             turn.ended = [run for run in changed if run.status.is_final]
-            await self._move_waits(connection, changed, waited, turn)
+        await self._move_waits(connection, runs, waited, ends, turn)
+        await self._postpone(connection, [d.run for d in deciders if not d.events and command is None], now)
         return turn
 
     def tell(self, turn: Turn) -> None:
@@ -159,7 +160,12 @@ class Engine:
                     decider.placed(order, job.id, is_new=job.is_new)
 
     async def _move_waits(
-        self, connection: Any, runs: Sequence[Run], waited: Mapping[UUID, set[tuple[str, UUID]]], turn: Turn
+        self,
+        connection: Any,
+        runs: Sequence[Run],
+        waited: Mapping[UUID, set[tuple[str, UUID]]],
+        ends: Mapping[UUID, Mapping[UUID, JobEnd]],
+        turn: Turn,
     ) -> None:
         """Begin and end waits, and cancel jobs whose run has ended without them."""
         orphans = [
@@ -172,9 +178,10 @@ class Engine:
             for _ in range(2):  # one that changes hands just now is missed
                 cancelled = await store_manage.cancel_in(connection, orphans, ACTOR, _ORPHANED)
                 turn.cancelled += [job.id for job in cancelled]
-        over = [(run.id, job_id) for run in runs for _, job_id in waited[run.id] - _waits(run)]
+        over = {(run.id, job_id) for run in runs for _, job_id in waited[run.id] - _waits(run)}
+        over |= {(run_id, job_id) for run_id, jobs in ends.items() for job_id in jobs}
         if over:
-            await store.wait_no_more(connection, over)
+            await store.wait_no_more(connection, list(over))
         begun = [
             store.Wait(job_id, run.id, name, run.steps[name].is_shared)
             for run in runs
@@ -182,6 +189,13 @@ class Engine:
         ]
         if begun:
             await store.wait_for(connection, begun)
+
+    async def _postpone(self, connection: Any, idle: Sequence[Run], now: datetime) -> None:
+        """Nothing followed for these runs: one that is due all the same, against the law, shall not be so at once again."""
+        stuck = [run for run in idle if run.wake_at is not None and run.wake_at <= now]
+        if stuck:
+            log.error("runs %s are due, and nothing follows", ", ".join(str(run.id) for run in stuck))
+            await store.postpone(connection, [run.id for run in stuck])
 
     def _decider(
         self, definition: Definition | Unavailable, run: Run, now: datetime, ended: Mapping[UUID, JobEnd]
