@@ -19,7 +19,7 @@ MAX_DEPTH = 16  # events and runs that lead one to another; what is deeper fires
 MAX_FIELDS = 200
 DEFAULT_QUEUE = "actions"
 
-_CHANGES = ("created", "updated", "deleted")
+CHANGES = ("created", "updated", "deleted")
 _STATUS = {
     EventType.ENQUEUED: JobStatus.QUEUED,
     EventType.LEASED: JobStatus.LEASED,
@@ -154,7 +154,7 @@ def check_event(field: str, model: str, event: str) -> str:
     Raises:
         BadUserInput: it has no such event.
     """
-    known = (*_CHANGES, *(type_.value for type_ in _STATUS)) if model == JOB else _CHANGES
+    known = (*CHANGES, *(type_.value for type_ in _STATUS)) if model == JOB else CHANGES
     if event not in known:
         raise BadUserInput(f"{field} must be one of {', '.join(known)}", field=field)
     return event

@@ -14,6 +14,7 @@ MAX_KEY = 512  # characters of an idempotency key
 MAX_ACTOR = 520  # characters
 MAX_TEXT = 65_536  # characters of an error; what is longer is cut, so that no failure report is lost to its length
 MAX_MESSAGE = 2_000  # characters of a progress message
+MAX_REASON = 1_000  # characters of why something is cancelled
 MAX_ATTEMPTS = 1_000
 MAX_BATCH = 1_000  # jobs enqueued in one call
 MAX_PRIORITY = 32_767

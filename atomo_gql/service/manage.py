@@ -7,7 +7,7 @@ from uuid import UUID
 from atomo_gql.domain.errors import BadUserInput, Unavailable
 from atomo_gql.domain.jobs import Job, JobFilter, JobStatus
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import check_queue, check_range, check_text
+from atomo_gql.domain.rules import MAX_REASON, check_queue, check_range, check_text
 from atomo_gql.service import metrics
 from atomo_gql.service.access import require_admin, visible_tenant
 from atomo_gql.service.context import Resources
@@ -17,7 +17,6 @@ from atomo_gql.store import manage as store
 from atomo_gql.store.manage import EVERYBODY, Changed
 
 MAX_AT_ONCE = 10_000  # jobs that one call changes
-_MAX_REASON = 1_000  # characters
 _LOT = 500  # jobs in one statement
 _TRIES = 5  # a job that is on the move may slip through one statement, not through several
 
@@ -185,6 +184,6 @@ def _part_of(caller: Caller) -> str:
 
 def _reason(caller: Caller, reason: str | None) -> str:
     if reason is not None:
-        check_text("reason", reason, _MAX_REASON)
+        check_text("reason", reason, MAX_REASON)
     said = f": {reason.strip()}" if reason and reason.strip() else ""
     return f"cancelled by {caller.actor}{said}"

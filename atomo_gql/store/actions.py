@@ -65,8 +65,7 @@ async def put(
     database: Database, tenant: str, what: NewBinding, actor: str, trace: str | None, source_file: str | None
 ) -> tuple[Binding, bool]:
     """Register a binding; and whether it is new."""
-    row = await database.fetch_one(
-        "binding_put",
+    columns = (
         tenant,
         what.model,
         what.event,
@@ -78,6 +77,9 @@ async def put(
         trace,
         source_file,
     )
+    async with database.transaction() as connection:
+        await fetch_in(connection, "binding_lock", tenant, what.model)
+        [row] = await fetch_in(connection, "binding_put", *columns)
     return _binding(row), row["is_new"]
 
 

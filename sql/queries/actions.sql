@@ -48,13 +48,14 @@ gone AS (DELETE FROM events AS e USING old AS o WHERE e.stream_id = o.stream_id 
 forgotten AS (DELETE FROM recorded_ids WHERE recorded_at < $1::timestamptz)
 SELECT count(*)::integer AS deleted FROM gone;
 
+-- name: binding_lock(tenant text, model text) :one
+-- Whoever registers bindings for a model waits here for the others, in a statement of its own: the next one sees theirs.
+SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' || $2::text, 0))::text AS lock;
+
 -- name: binding_put(tenant text, model text, event text, action text, queue text, condition jsonb, input text[], actor text, trace text, source_file text) :one
 -- Register a binding; the same one again is the same binding.
-WITH lock AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' || $2::text, 0))
-),
-there AS MATERIALIZED (
-    SELECT b.* FROM lock, bindings AS b
+WITH there AS MATERIALIZED (
+    SELECT b.* FROM bindings AS b
     WHERE b.removed_at IS NULL AND b.tenant = $1 AND b.model = $2 AND b.event = $3::text AND b.action = $4::text
         AND b.queue = $5::text AND b.condition IS NOT DISTINCT FROM $6::jsonb AND b.input IS NOT DISTINCT FROM $7::text[]
     LIMIT 1

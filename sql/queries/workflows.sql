@@ -7,8 +7,7 @@ INSERT INTO workflows AS w (id, tenant, name, definition_version, version, since
 VALUES (new_id(), $1::text, $2::text, 0, 0, pg_current_xact_id()::text::bigint, false, statement_timestamp(), $3::text,
         $4::text)
 ON CONFLICT (tenant, name) DO UPDATE SET name = EXCLUDED.name
-RETURNING w.*, statement_timestamp() AS now,
-    (SELECT d.source FROM workflow_definitions AS d WHERE d.workflow_id = w.id AND d.version = w.definition_version) AS source;
+RETURNING w.*, statement_timestamp() AS now;
 
 -- name: workflow_put(id uuid, source json, actor text, trace text, source_file text, model text, event_type text, is_scheduled boolean, next_at timestamptz) :one
 -- A new version of that workflow.

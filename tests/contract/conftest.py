@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import asyncpg
@@ -12,7 +13,7 @@ import pytest
 
 from atomo_gql.cli.host import running
 from atomo_gql.settings import Settings
-from tests.conftest import SECRET, Server, with_database
+from tests.conftest import SECRET, Server, admin, bearer, with_database
 from tests.contract.table import World
 
 _queues = (f"table-{n}" for n in itertools.count(1))
@@ -68,9 +69,25 @@ async def make_world(shared: Server, shared_sql: Any) -> MakeWorld:
         waiting = [await shared.enqueue(queue) for _ in range(2)]
         [job] = await worker.lease(queue, visibilitySecs=86_400)  # no sweep of a server that starts takes it back
         assert job["id"] == waiting.pop(0)
-        return World(shared, shared_sql, worker, await shared.mint(queue), queue, job, waiting[0])
+        workflow, run, binding = await make_more(shared, shared_sql, f"flow of {queue}")
+        return World(
+            shared, shared_sql, worker, await shared.mint(queue), queue, job, waiting[0], workflow, run, binding
+        )
 
     return make
+
+
+async def make_more(server: Server, sql: Any, name: str) -> tuple[str, str, str]:
+    """A workflow, a run of it that is parked, and a binding that was set aside; nothing that happens concerns them."""
+    trigger = {"OnEvent": {"model": f"Nothing in {name}", "event_type": "created"}}
+    steps = [{"name": "wait", "action": {"Delay": {"seconds": 86_400}}}]
+    definition = {"name": name, "trigger": trigger, "steps": steps}
+    assert (await server.call("POST", "/workflows", definition, headers=admin()))[0] == 201
+    _, run = await server.call("POST", f"/workflows/{quote(name)}/run", headers=bearer())
+    body = {"model": f"Nothing in {name}", "event": "created", "action": "a"}
+    _, binding = await server.call("POST", "/actions", body, headers=admin())
+    await sql.execute("UPDATE bindings SET set_aside_at = now(), error = 'e' WHERE id = $1", binding["id"])
+    return name, run["id"], binding["id"]
 
 
 @pytest.fixture

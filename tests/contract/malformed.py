@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from msgspec import inspect
 
 from atomo_gql.api.rest.routes import ROUTES
-from tests.contract.table import WITH_BODY, Row
+from tests.contract.table import SHAPED, Row
 
 # What msgspec cannot know of a shape. A text field that is in none of these has to find its place here.
 NAMES = {"queue": 200, "kind": 200, "name": 200, "queues[0]": 200, "tenantId": 200, "idempotencyKey": 512}
-NAMES |= {"kinds[0]": 200, "requestId": 200}
-TEXTS = {"leaseId": 1_000, "message": 2_000}  # too long is refused, blank is not
+NAMES |= {"kinds[0]": 200, "requestId": 200, "model": 200, "id": 512, "origin": 512, "eventId": 311}
+TEXTS = {"leaseId": 1_000, "message": 2_000, "reason": 1_000}  # too long is refused, blank is not
 CUT = {"error"}  # too long is cut, so that no report is lost
+CHOICES = {"event": "must be one of created, updated, deleted"}
 RANGES = {"maxAttempts": (1, 1_000), "priority": (-32_767, 32_767), "timeoutSecs": (1, 604_800)}
 RANGES |= {"graceSecs": (0, 2_592_000)}
 CLAMPED = {"capacity", "visibilitySecs", "waitSecs", "percent", "retryAfterSecs"}
@@ -31,6 +32,7 @@ _FITS: dict[type[inspect.Type], set[str]] = {
     inspect.BoolType: {"boolean"},
     inspect.ListType: {"array"},
     inspect.StructType: {"object"},
+    inspect.DictType: {"object"},
     inspect.AnyType: set(_VALUES) | {"null"},
     inspect.RawType: set(_VALUES) | {"null"},
 }
@@ -77,7 +79,7 @@ _ANY = [
 ]
 _CLAMPED = [f"{-(10**30)}", "0", f"{10**30}"]
 _GOOD: dict[str, list[str]] = {  # the JSON of values that are still taken, by field
-    **{name: [f'"{"😀" * most}"', '" x"'] for name, most in (NAMES | {"message": 2_000}).items()},
+    **{name: [f'"{"😀" * most}"', '" x"'] for name, most in (NAMES | {"message": 2_000, "reason": 1_000}).items()},
     "queues": [json.dumps([f"q{n}" for n in range(1_000)]), f'["{"é" * 200}"]', '["*", "a"]'],
     "jobs": [json.dumps([{"queue": "q", "kind": "k"}] * 1_000)],
     "error": [f'"{"x" * 70_000}"', '""', '" "'],
@@ -87,7 +89,9 @@ _GOOD: dict[str, list[str]] = {  # the JSON of values that are still taken, by f
     "waitSecs": [*_CLAMPED, "-1e300", "0.5"],
     "retryAfterSecs": [*_CLAMPED, "-1e300", "1e300", "0.5"],
     "percent": [*_CLAMPED, "1e308", "-0.5"],
-    "retryable": ["true", "false"],
+    **dict.fromkeys(("retryable", "skip"), ["true", "false"]),
+    "event": ['"updated"', '"deleted"'],
+    "previousData": ["{}", _DEEPEST % "1"],
     **dict.fromkeys(("payload", "data", "result"), _ANY),
     "reports": ["[{}, 7, null]"],  # each entry has an outcome of its own
     "kinds": [json.dumps([f"k{n}" for n in range(1_000)]), f'["{"é" * 200}", "*"]'],
@@ -115,7 +119,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """All of them, route by route."""
-    for row in WITH_BODY:
+    for row in SHAPED:
         shape = ROUTES[row.path][row.method].shape
         for place, fault in _of_struct(inspect.type_info(shape)):
             yield Case(row, place, fault)
@@ -123,7 +127,7 @@ def cases() -> Iterator[Case]:
 
 def goods() -> Iterator[Case]:
     """The last values that are still taken, by field; and null, wherever a field may be left out."""
-    for row in WITH_BODY:
+    for row in SHAPED:
         shape = inspect.type_info(ROUTES[row.path][row.method].shape)
         assert isinstance(shape, inspect.StructType)
         for field in shape.fields:
@@ -165,6 +169,10 @@ def _of_type(name: str, declared: inspect.Type) -> Iterator[Fault]:
 
 
 def _of_text(name: str, _: inspect.Type) -> Iterator[Fault]:
+    if name in CHOICES:
+        for kind, raw in {"empty": '""', "with a NUL": '"a\\u0000b"', "in capitals": '"CREATED"'}.items():
+            yield Fault(name, kind, raw, CHOICES[name])
+        return
     yield Fault(name, "with a NUL", '"a\\u0000b"', "must not contain a NUL")
     if name not in CUT:
         most = NAMES.get(name) or TEXTS[name]
@@ -198,6 +206,11 @@ def _of_anything(name: str, _: inspect.Type) -> Iterator[Fault]:
     yield Fault(name, "nested one level too deep", "[" * 251 + "]" * 251, "nested deeper")
     yield Fault(name, "objects nested too deep", '{"a":' * 300 + "1" + "}" * 300, "nested deeper")
     yield Fault(name, "nested too deep to be read", "[" * 100_000 + "]" * 100_000, "the body must not be nested deeper")
+
+
+def _of_object(name: str, _: inspect.Type) -> Iterator[Fault]:
+    for fault in _of_anything(name, _):
+        yield fault if fault.raw and fault.raw[0] == "{" else fault._replace(raw=f'{{"a": {fault.raw}}}')
 
 
 def _of_moment(name: str, _: inspect.Type) -> Iterator[Fault]:
@@ -246,6 +259,7 @@ _BY_TYPE: dict[type[inspect.Type], Any] = {
     inspect.StrType: _of_text,
     inspect.IntType: _of_whole_number,
     inspect.AnyType: _of_anything,
+    inspect.DictType: _of_object,
     inspect.DateTimeType: _of_moment,
     inspect.ListType: _of_list,
 }

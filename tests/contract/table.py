@@ -19,7 +19,10 @@ CODES = {
     429: "TOO_MANY_REQUESTS",
     503: "UNAVAILABLE",
 }
-_TABLES = ("events", "job_records", "ready", "leases", "dead", "idempotency_keys", "lease_requests")
+_TABLES = (
+    *("events", "job_records", "ready", "leases", "dead", "idempotency_keys", "lease_requests"),
+    *("workflows", "workflow_definitions", "workflow_runs", "run_waits", "bindings", "model_streams", "recorded_ids"),
+)
 # A row that was written or changed has the newest xmin of its table; one that went is missing from the count.
 _STATE = " UNION ALL ".join(
     f"SELECT '{table}' AS name, count(*) AS rows, max(xmin::text::bigint) AS newest FROM {table}" for table in _TABLES
@@ -36,12 +39,24 @@ def _keys(text: str) -> frozenset[str]:
 JOB = _keys(
     "id queue kind status priority attempts deliveries maxAttempts runAt timeoutSecs deadline"
     " createdAt eligibleAt leasedAt leaseExpiresAt finishedAt idempotencyKey tenantId progress result error"
+    " runId"
 )
 LEASED = _keys(
     "id queue kind payload attempts deliveries maxAttempts leaseId leaseExpiresAt timeoutSecs deadline priority"
     " createdAt traceparent tenantId"
 )
 TOKEN = _keys("id name queues tenantId isRevoked createdAt createdBy revokedAt kinds expiresAt lastUsedAt")
+WORKFLOW = _keys(
+    "id name definitionVersion tenantId trigger definition isPaused pausedAt pausedBy nextAt nextTicks registeredAt"
+    " registeredBy sourceFile"
+)
+RUN_LINE = _keys("id workflow status steps_run errors definitionVersion tenantId trigger startedAt finishedAt")
+RUN = RUN_LINE | {"context", "steps"}
+STEP = _keys("name status attempt jobId until error beganAt endedAt")
+BINDING = _keys(
+    "id model event action queue condition input tenantId isSetAside setAsideAt error registeredAt registeredBy"
+    " sourceFile"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,8 @@ class Row:
     status: int
     keys: frozenset[str] | None = None  # of the answer's object; None: it is not one
     fields: frozenset[str] | None = None  # that a body must have; None: it takes none
+    is_free: bool = False  # the body has no fixed shape; the service knows what it may be
+    is_optional: bool = False  # no body is {}
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -75,6 +92,22 @@ TABLE = [
     Row("GET", "/jobs/workers", "admin", 200, _keys("workers")),
     Row("POST", "/jobs/workers/{id}/rotate", "admin", 201, TOKEN | {"token"}, _keys("")),
     Row("DELETE", "/jobs/workers/{id}", "admin", 204),
+    Row("GET", "/workflows", "app", 200, _keys("workflows")),
+    Row("POST", "/workflows", "admin", 201, WORKFLOW, _keys("name steps"), is_free=True),
+    Row("GET", "/workflows/{name}", "app", 200, WORKFLOW),
+    Row("DELETE", "/workflows/{name}", "admin", 204),
+    Row("POST", "/workflows/{name}/run", "app", 200, RUN, _keys(""), is_free=True, is_optional=True),
+    Row("POST", "/workflows/{name}/pause", "admin", 200, WORKFLOW),
+    Row("POST", "/workflows/{name}/resume", "admin", 200, WORKFLOW),
+    Row("GET", "/workflows/runs", "app", 200, _keys("runs hasMore")),
+    Row("GET", "/workflows/runs/{id}", "app", 200, RUN),
+    Row("POST", "/workflows/runs/{id}/cancel", "app", 200, RUN, _keys(""), is_optional=True),
+    Row("POST", "/workflows/runs/{id}/retry", "app", 200, RUN),
+    Row("POST", "/events", "app", 201, _keys("eventId isNew"), _keys("model event id data")),
+    Row("GET", "/actions", "app", 200, _keys("bindings")),
+    Row("POST", "/actions", "admin", 201, BINDING, _keys("model event action"), is_free=True),
+    Row("DELETE", "/actions/{id}", "admin", 204),
+    Row("POST", "/actions/{id}/resume", "admin", 200, BINDING, _keys(""), is_optional=True),
     Row("GET", "/healthz", "open", 200, _keys("status")),
     Row("GET", "/readyz", "open", 200, _keys("status")),
     Row("GET", "/metrics", "open", 200),
@@ -82,6 +115,7 @@ TABLE = [
 ]
 CLOSED = [row for row in TABLE if row.plane != "open"]
 WITH_BODY = [row for row in TABLE if row.fields is not None]
+SHAPED = [row for row in WITH_BODY if not row.is_free]
 REPORTS = [row for row in TABLE if row.fields == _REPORT]
 METHODS: dict[str, set[str]] = {}
 for _row in TABLE:
@@ -104,6 +138,9 @@ class World:
     queue: str
     job: Any
     waiting: str
+    workflow: str = ""  # that events begin
+    run: str = ""  # of it, parked
+    binding: str = ""  # that was set aside
 
     def headers(self, row: Row) -> dict[str, str]:
         """The credential of a row's plane."""
@@ -113,7 +150,14 @@ class World:
 
     def path(self, row: Row) -> str:
         """The row's path, for the thing that it is about."""
-        return row.path.replace("{id}", self.spare.token_id if "workers" in row.path else self.job["id"])
+        return self.fill(row.path)
+
+    def fill(self, path: str) -> str:
+        """A path of the table, for the things of this world."""
+        ids = {"/jobs/workers": self.spare.token_id, "/workflows/runs": self.run, "/actions": self.binding}
+        ids["/jobs"] = self.job["id"]
+        id_ = next((id_ for start, id_ in ids.items() if path.startswith(start)), "")
+        return path.replace("{id}", id_).replace("{name}", self.workflow)
 
     def body(self, row: Row) -> dict[str, Any] | None:
         """The least that the row takes."""
@@ -126,6 +170,12 @@ class World:
             "queues": [self.queue],
             "leaseId": self.job["leaseId"],
             "name": "n",
+            "steps": [{"name": "s", "action": {"SetVariable": {"key": "k", "value": 1}}}],
+            "model": "Deal",
+            "event": "created",
+            "id": "7",
+            "data": {"stage": "won"},
+            "action": "deal.notify",
             "reports": [{"type": "heartbeat", "id": self.job["id"], "leaseId": self.job["leaseId"]}],
         }
         return {field: fitting[field] for field in row.fields}

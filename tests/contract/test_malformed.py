@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.contract.malformed import BODIES, SURROGATE, UNKNOWN, Case, cases
-from tests.contract.table import CLOSED, WITH_BODY, Row, World
+from tests.contract.table import CLOSED, SHAPED, WITH_BODY, Row, World
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=str)
@@ -26,6 +26,8 @@ async def test_a_malformed_field_is_named(steady: World, case: Case) -> None:
 @pytest.mark.parametrize("row", WITH_BODY, ids=str)
 @pytest.mark.parametrize("kind", BODIES)
 async def test_a_malformed_body_is_refused(steady: World, row: Row, kind: str) -> None:
+    if row.is_optional and kind == "empty":
+        return
     template, rule = BODIES[kind]
     raw = template.replace(b"%b", json.dumps(steady.body(row)).encode())
     assert rule in (await steady.refuse(row, 400, data=raw)).body["detail"]
@@ -40,7 +42,7 @@ async def test_a_field_that_nobody_knows_must_be_json_too(steady: World, row: Ro
     assert rule in detail or (row.plane != "worker" and "nobody is not a field" in detail)
 
 
-@pytest.mark.parametrize("row", [line for line in WITH_BODY if line.plane != "worker"], ids=str)
+@pytest.mark.parametrize("row", [line for line in SHAPED if line.plane != "worker"], ids=str)
 async def test_what_asks_for_something_has_no_field_that_nobody_knows(steady: World, row: Row) -> None:
     body = {**(steady.body(row) or {}), "tenant": "a"}
     answer = await steady.refuse(row, 400, data=json.dumps(body).encode())

@@ -14,6 +14,7 @@ import pytest
 from atomo_gql.cli.host import running
 from atomo_gql.settings import Settings
 from tests.conftest import SECRET, Server, until
+from tests.contract.conftest import make_more
 from tests.contract.table import CLOSED, World, line, refused
 from tests.graphql.helpers import subscribed
 
@@ -74,7 +75,7 @@ async def test_every_call_says_that_the_database_is_away(wired: tuple[Server, Wi
     worker, spare = await server.mint("*"), await server.mint("*")
     ids = [await server.enqueue(), await server.enqueue()]
     [job] = await worker.lease("q")
-    world = World(server, sql, worker, spare, "q", job, ids[1])
+    world = World(server, sql, worker, spare, "q", job, ids[1], *await make_more(server, sql, "flow"))
     ready = line("GET", "/readyz")
     before = await world.state()
 

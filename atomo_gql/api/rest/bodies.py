@@ -13,13 +13,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from atomo_gql.api.loose import explained, has_surrogate, loosely
-from atomo_gql.domain import rules
+from atomo_gql.domain import actions, rules
 from atomo_gql.domain.errors import BadUserInput
 
 Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": rules.MAX_NAME})]
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Shape = TypeVar("Shape")
 
+_KEY = {"minLength": 1, "maxLength": rules.MAX_KEY}
 _UNKNOWN = "object contains unknown field "
 NO_MOMENT = "must be a moment in RFC 3339, as in 2030-01-31T12:00:00Z"
 
@@ -191,6 +192,40 @@ class MintBody(Struct, rename="camel", forbid_unknown_fields=True):
         list[str] | None, Meta(description="Only jobs of these kinds; default: any.", extra_json_schema={"minItems": 1})
     ] = None
     expires_at: Annotated[Moment | None, Meta(description="Good until then; default: until it is revoked.")] = None
+
+
+class RecordBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """Something that happened to a model of an application."""
+
+    model: Annotated[Name, Meta(description="The model; not Job, of which the service records itself.")]
+    event: Annotated[str, Meta(description="What happened.", extra_json_schema={"enum": list(actions.CHANGES)})]
+    id: Annotated[str, Meta(description="Which of the model it happened to.", extra_json_schema=_KEY)]
+    data: Annotated[Any, Meta(description="As it is now; any JSON.")]
+    previous_data: Annotated[dict[str, Any] | None, Meta(description="As it was; for `changedAny`.")] = None
+    origin: Annotated[
+        str | None, Meta(description="The action that did it, which it does not fire again.", extra_json_schema=_KEY)
+    ] = None
+    event_id: Annotated[str | None, Meta(description="The same id is the same event.")] = None
+
+
+class CancelBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """Why a run is ended."""
+
+    reason: Annotated[
+        str | None, Meta(description="Kept in its errors.", extra_json_schema={"maxLength": rules.MAX_REASON})
+    ] = None
+
+
+class ResumeBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """Where a binding that was set aside goes on."""
+
+    skip: Annotated[
+        bool | None,
+        Meta(
+            description="With the next event, and not with the one that it failed on.",
+            extra_json_schema={"default": False},
+        ),
+    ] = None
 
 
 def decode(raw: bytes, shape: type[Shape]) -> Shape:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -24,6 +25,7 @@ from atomo_gql.service.services import Services
 
 log = logging.getLogger("atomo_gql.rest")
 
+MOST_PARAMETERS = 100  # behind a path
 BODY_SECS = 60.0  # between two parts of a body
 # How long, and how much, of a body that is too large is still taken after the answer.
 LINGER_SECS, LINGER_PAUSE_SECS, LINGER_BYTES = 30.0, 2.0, 128 * 1024 * 1024
@@ -44,6 +46,7 @@ class Call:
 
     services: Services
     path: Mapping[str, str]
+    query: Mapping[str, list[str]]
     headers: Mapping[bytes, bytes]
     body: Any
     receive: Receive
@@ -92,6 +95,9 @@ class Method:
     answers: Mapping[int, Any] | None = None  # documented: status → schema (None: no body)
     is_batch: bool = False  # its body may be as large as a batch's
     is_listed: bool = False  # its body has a list of reports, each to be judged by itself
+    is_optional: bool = False  # no body at all is {}
+    query: Mapping[str, Any] | None = None  # the parameters it takes behind the path: name → schema
+    headers: Mapping[str, str] | None = None  # further headers that it knows, documented
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +152,16 @@ class Endpoint:
         principal = await self._let_in(method.plane, headers)
         body = None
         if method.shape is not None:
-            check_media_type(headers.get(b"content-type"))
             most = self._doors.max_batch if method.is_batch else self._doors.max_body
-            raw = await read_body(receive, headers, most)
+            if method.is_optional:
+                raw = await read_optional(receive, headers, most)
+            else:
+                check_media_type(headers.get(b"content-type"))
+                raw = await read_body(receive, headers, most)
             body = (decode_listed if method.is_listed else decode)(raw, method.shape)
+        query = {} if method.query is None else parameters(scope["query_string"], method.query)
         path = scope.get("path_params", {})
-        return await method.handle(Call(self._doors.services, path, headers, body, receive, principal))
+        return await method.handle(Call(self._doors.services, path, query, headers, body, receive, principal))
 
     async def _let_in(self, plane: Plane, headers: Mapping[bytes, bytes]) -> Caller | WorkerToken | None:
         if plane is Plane.OPEN:
@@ -169,6 +179,29 @@ class Endpoint:
         if plane is Plane.ADMIN:
             require_admin(caller)
         return caller
+
+
+def parameters(raw: bytes, known: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What stands behind the path, by name. One that is empty counts as absent.
+
+    Raises:
+        BadUserInput: a parameter that nobody knows, one that is given twice and is no list, or no UTF-8.
+    """
+    found: dict[str, list[str]] = {}
+    try:
+        pairs = parse_qsl(raw.decode("latin-1"), errors="strict", max_num_fields=MOST_PARAMETERS)
+    except ValueError as error:
+        said = "in UTF-8" if isinstance(error, UnicodeDecodeError) else f"at most {MOST_PARAMETERS}"
+        raise BadUserInput(f"the parameters behind the path must be {said}") from None
+    for name, value in pairs:
+        if name not in known:
+            there = ", ".join(known)
+            raise BadUserInput(f"{name[:100]} is not a parameter here; there may be: {there}", field=name[:100])
+        found.setdefault(name, []).append(value)
+    for name, values in found.items():
+        if len(values) > 1 and known[name]["type"] != "array":
+            raise BadUserInput(f"{name} must be given once", field=name)
+    return found
 
 
 def header_text(name: str, value: bytes) -> str:
@@ -207,6 +240,19 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int)
         if not message.get("more_body", False):
             return b"".join(chunks)
         message = await _part(receive)
+
+
+async def read_optional(receive: Receive, headers: Mapping[bytes, bytes], most: int) -> bytes:
+    """As `read_body`, but nothing is {}, of whatever kind a client says that it is.
+
+    Raises:
+        UnsupportedMediaType: there is something, and the header Content-Type says that it is no JSON.
+    """
+    raw = await read_body(receive, headers, most)
+    if not raw:
+        return b"{}"
+    check_media_type(headers.get(b"content-type"))
+    return raw
 
 
 async def read_away(receive: Receive) -> None:

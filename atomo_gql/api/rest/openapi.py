@@ -85,11 +85,16 @@ def _operation(path: str, name: str, method: Method, reference_of: Mapping[Any, 
                 "schema": {"type": "string"},
             }
         )
+    for header, told in (method.headers or {}).items():
+        schema = {"type": "string"}
+        parameters.append({"name": header, "in": "header", "required": False, "description": told, "schema": schema})
+    for query, schema in (method.query or {}).items():
+        parameters.append({"name": query, "in": "query", "required": False, "schema": schema})
     if parameters:
         operation["parameters"] = parameters
     if method.shape:
         operation["requestBody"] = {
-            "required": True,
+            "required": not method.is_optional,
             "content": {"application/json": {"schema": reference_of[method.shape]}},
         }
     for status, shape in (method.answers or {}).items():
@@ -115,6 +120,6 @@ def _refusals(path: str, method: Method) -> dict[str, int]:
         codes.add("UNAVAILABLE")
     if method.shape:
         codes |= {"PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
-    if "{id}" in path:
+    if "{" in path:
         codes.add("LEASE_LOST" if method.plane is Plane.WORKER else "NOT_FOUND")
     return {code: STATUS[code] for code in codes}

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from atomo_gql.api.rest.bodies import Moment
 from atomo_gql.domain.jobs import JobStatus
+from atomo_gql.domain.workflows.runs import RunStatus, StepStatus
 
 AnyObject = dict[str, Any]
 _Ended = Annotated[
@@ -60,6 +61,7 @@ class JobView(Struct, rename="camel"):
     progress: ProgressView | None
     result: Annotated[Any, Meta(description="Once it has succeeded.")]
     error: Annotated[str | None, Meta(description="Of the last attempt that failed.")]
+    run_id: Annotated[UUID | None, Meta(description="The run of a workflow that it is a step of.")]
 
 
 class LeasedJobView(Struct, rename="camel"):
@@ -141,6 +143,121 @@ class WorkerTokens(Struct):
     """Every token the caller may see, revoked ones too."""
 
     workers: list[WorkerTokenView]
+
+
+class WorkflowView(Struct, rename="camel"):
+    """A workflow in its newest version."""
+
+    id: UUID
+    name: str
+    definition_version: Annotated[int, Meta(description="1, 2, 3 … A run keeps the one it began with.")]
+    tenant_id: Annotated[str | None, Meta(description="Whose it is; null: the service's, for every tenant.")]
+    trigger: Annotated[Any, Meta(description="Of the definition.")]
+    definition: Annotated[dict[str, Any], Meta(description="As it was registered.")]
+    is_paused: Annotated[bool, Meta(description="Neither its schedule nor events begin it.")]
+    paused_at: Moment | None
+    paused_by: str | None
+    next_at: Annotated[Moment | None, Meta(description="The next tick of its schedule.")]
+    next_ticks: Annotated[list[Moment], Meta(description="That one, and some after it.")]
+    registered_at: Moment
+    registered_by: str
+    source_file: Annotated[str | None, Meta(description="That it was read from at boot.")]
+
+
+class Workflows(Struct):
+    """Those that the caller can see, by name."""
+
+    workflows: list[WorkflowView]
+
+
+_RUN_NAMES = {  # all but steps_run, which the contract has in another style
+    "definition_version": "definitionVersion",
+    "tenant_id": "tenantId",
+    "started_at": "startedAt",
+    "finished_at": "finishedAt",
+}
+
+
+class RunLine(Struct, rename=_RUN_NAMES):
+    """A run, in a list of runs."""
+
+    id: UUID
+    workflow: str
+    status: Annotated[
+        RunStatus, Meta(description="Paused: it waits for a job, a delay or a retry, and goes on by itself.")
+    ]
+    steps_run: Annotated[int, Meta(description="Steps that have completed, or failed for good.")]
+    errors: Annotated[list[str], Meta(description="Of the steps that failed, and of the run.")]
+    definition_version: Annotated[int, Meta(description="The one it began with.")]
+    tenant_id: str | None
+    trigger: Annotated[AnyObject, Meta(description="What began it: kind is manual, event or schedule.")]
+    started_at: Moment
+    finished_at: Moment | None
+
+
+class StepView(Struct, rename="camel"):
+    """A step of a run."""
+
+    name: str
+    status: Annotated[
+        str,
+        Meta(
+            description="pending: it has not begun. passed: it failed, and the run goes on.",
+            extra_json_schema={"enum": ["pending", *StepStatus]},
+        ),
+    ]
+    attempt: Annotated[int, Meta(description="The present one, or the last: 1, 2, 3 …")]
+    job_id: Annotated[UUID | None, Meta(description="The job that it enqueued.")]
+    until: Annotated[Moment | None, Meta(description="When its delay or its wait for a retry is over.")]
+    error: Annotated[str | None, Meta(description="Of the last attempt that failed.")]
+    began_at: Moment | None
+    ended_at: Moment | None
+
+
+class RunView(RunLine, rename=_RUN_NAMES, kw_only=True):
+    """A run as it stands."""
+
+    context: AnyObject
+    steps: Annotated[list[StepView], Meta(description="In the order of the definition, those of a group after it.")]
+
+
+class Runs(Struct, rename="camel"):
+    """The newest first."""
+
+    runs: list[RunLine]
+    has_more: Annotated[bool, Meta(description="There are more `after` the last of them.")]
+
+
+class Recorded(Struct, rename="camel"):
+    """An event in the log."""
+
+    event_id: str
+    is_new: Annotated[bool, Meta(description="Whether this call put it there.")]
+
+
+class BindingView(Struct, rename="camel"):
+    """Which action fires on which event."""
+
+    id: UUID
+    model: str
+    event: str
+    action: str
+    queue: str
+    condition: AnyObject | None
+    input: Annotated[list[str] | None, Meta(description="The fields of the data that its job gets; null: all.")]
+    tenant_id: Annotated[str | None, Meta(description="Whose it is; null: the service's, for every tenant.")]
+    is_set_aside: Annotated[bool, Meta(description="It failed, and fires no more until it is resumed.")]
+    set_aside_at: Moment | None
+    error: str | None
+    registered_at: Moment
+    registered_by: str
+    source_file: Annotated[str | None, Meta(description="That it was read from at boot.")]
+
+
+class Bindings(Struct):
+    """Those that the caller can see, oldest first."""
+
+    bindings: list[BindingView]
 
 
 class Status(Struct):

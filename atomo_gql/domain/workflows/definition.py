@@ -32,6 +32,7 @@ MAX_BRANCHES = 50
 MAX_DELAY_SECS = 31_536_000  # a year
 MAX_RUN_SECS = 31_536_000
 RESERVED = ("run", "steps")  # names of the scope that no context may take
+NO_NAMES = ("runs", ".", "..")  # that a path of REST could not tell from something else
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEMPLATE = "{{"
@@ -147,6 +148,8 @@ def parse_definition(source: Json, renderer: Renderer) -> Definition:
     check_json("definition", source)
     body = _object("definition", source, {"name", "description", "trigger", "timeout_secs", "steps"}, ("name", "steps"))
     name = _identifier("name", body["name"])
+    if name in NO_NAMES:
+        raise BadUserInput(f"name must not be {', '.join(NO_NAMES)}: it has to stand in a path", field="name")
     trigger = _trigger(body.get("trigger", "Manual"))
     reader = _Reader(renderer)
     steps = reader.sequence("steps", body["steps"])

@@ -4,6 +4,7 @@ A definition of a tenant's admin is that tenant's; one of an unbound admin, and 
 every tenant. A tenant's own goes before the service's of the same name.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from uuid import UUID
 from atomo_gql.domain.errors import AtomoError, BadUserInput, NotFound, Unavailable
 from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.principals import Caller
+from atomo_gql.domain.rules import check_name
 from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
@@ -86,8 +88,10 @@ class DefinitionService:
     ) -> Workflow:
         async with self._database.transaction() as connection:
             row = await store.lock(connection, tenant, definition.name, actor, file)
-            if row.source == source and row.removed_at is None:
-                return Workflow(row, definition)
+            # By a statement of its own: who waited for the lock would not see what it waited for.
+            there = await store.versions(connection, [(row.id, row.definition_version)])
+            if there and there[0].source == source and row.removed_at is None:
+                return Workflow(replace(row, source=source), definition)
             assert row.now is not None  # noqa: S101  # the statement tells
             trigger = definition.trigger
             put = await store.put(
@@ -110,10 +114,24 @@ class DefinitionService:
         Raises:
             NotFound: there is none.
         """
+        with contextlib.suppress(BadUserInput):  # what breaks a rule is no workflow's name
+            check_name("name", name)
+            return await self._find(caller, name)
+        raise NotFound(f"there is no workflow {name[:200]!r}")
+
+    async def _find(self, caller: Caller, name: str) -> Workflow:
         row = (await store.find(self._database, [name], acting_tenant(caller))).get(name)
         if row is None:
             raise NotFound(f"there is no workflow {name[:200]!r}")
         return self._workflow(row)
+
+    async def of_runs(self, versions: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
+        """The definitions of runs that the caller has been shown, by workflow and version."""
+        wanted = set(versions)
+        if wanted <= self._known.keys():
+            return {version: self._known[version] for version in wanted}
+        async with self._database.transaction() as connection:
+            return await self.load(connection, wanted)
 
     async def listed(self, caller: Caller) -> list[Workflow]:
         """Those that the caller can see, by name."""

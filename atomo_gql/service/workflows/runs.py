@@ -13,7 +13,7 @@ from atomo_gql.domain.events import EventType
 from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import MAX_KEY, check_json, check_name, check_text
+from atomo_gql.domain.rules import MAX_KEY, MAX_REASON, check_json, check_name, check_text
 from atomo_gql.domain.workflows.definition import RESERVED
 from atomo_gql.domain.workflows.runs import Run, RunStatus
 from atomo_gql.realtime.hub import Mailbox
@@ -28,7 +28,6 @@ from atomo_gql.store import workflows as store_workflows
 from atomo_gql.store.batching import Batcher
 from atomo_gql.store.runs import Begun, RunRow
 
-_MAX_REASON = 1_000  # characters
 _MANUAL = b'{"kind":"manual"}'
 _RETRY_SECS = 0.5
 
@@ -123,7 +122,7 @@ class RunService:
             BadUserInput: it has completed.
         """
         if reason is not None:
-            check_text("reason", reason, _MAX_REASON)
+            check_text("reason", reason, MAX_REASON)
         said = f": {reason.strip()}" if reason and reason.strip() else ""
         error = f"cancelled by {caller.actor}{said}"
 

@@ -61,6 +61,18 @@ class ScheduleService:
         return len(due)
 
 
+def next_ticks(workflow: Workflow, most: int) -> list[datetime]:
+    """When its schedule will begin it, at most so many times; none when it is paused, or there is none."""
+    trigger, tick = workflow.definition.trigger, workflow.row.next_at
+    if not isinstance(trigger, Schedule) or tick is None:
+        return []
+    cron = Cron.parse(trigger.cron, trigger.timezone)
+    found = [tick]
+    while len(found) < most and (tick := cron.next_after(tick)) is not None:
+        found.append(tick)
+    return found
+
+
 def _ticks(row: WorkflowRow, schedule: Schedule) -> tuple[list[datetime], datetime | None]:
     """The ticks that are due, and the one after them."""
     assert row.next_at is not None and row.now is not None  # noqa: S101  # it is due
