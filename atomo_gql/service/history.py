@@ -19,6 +19,7 @@ _LOOKS = 20  # statements for one page: a reader who wants little gets a short p
 _BYTES = 4_000_000  # of their data, for those who follow
 _LEAST_PAUSE_SECS = 0.05  # between two looks of a follower: coalesces what happens in a burst
 _MOST_PAUSE_SECS = 1.0  # a hint may be lost, and an older transaction may hold the log's end back
+_OF_TENANTS = {Stream.JOB, Stream.WORKFLOW, Stream.MODEL}  # streams that everybody reads, each tenant its own
 
 
 class HistoryService:
@@ -33,15 +34,17 @@ class HistoryService:
         self._hub.on_news(self._stir)
         self._hub.wants.provide(Want.NEWS, lambda: self.following > 0)
 
-    async def of_jobs(self, jobs: Sequence[UUID], *, after: int, most: int, most_bytes: int) -> dict[UUID, list[Event]]:
-        """The history of these jobs, which the caller has been shown: the events after a version, oldest first.
+    async def of_streams(
+        self, ids: Sequence[UUID], *, after: int, most: int, most_bytes: int
+    ) -> dict[UUID, list[Event]]:
+        """The history of these jobs or runs, which the caller has been shown: the events after a version, oldest first.
 
         Raises:
             AnswerTooLarge: their data is larger than so many bytes.
         """
         check_range("first", most, 1, 1_000)
         check_range("after", after, 0, 2**31 - 1)
-        return await store.streams(self._database, jobs, after, most, most_bytes)
+        return await store.streams(self._database, ids, after, most, most_bytes)
 
     async def attempts(self, jobs: Sequence[UUID], most: int, most_bytes: int) -> dict[UUID, list[Attempt]]:
         """The attempts of these jobs, which the caller has been shown, oldest first.
@@ -59,7 +62,7 @@ class HistoryService:
         events ends early, and so does one of rare ones.
 
         Raises:
-            Forbidden: other streams than those of jobs are for admins.
+            Forbidden: other streams than those of jobs, runs and models are for admins.
         """
         tenant = self._allowed(caller, wanted)
         found: list[Event] = []
@@ -120,6 +123,6 @@ class HistoryService:
 
     @staticmethod
     def _allowed(caller: Caller, wanted: EventFilter) -> str | None:
-        if not set(wanted.streams) <= {Stream.JOB}:
+        if not set(wanted.streams) <= _OF_TENANTS:
             require_admin(caller)
         return visible_tenant(caller)

@@ -88,6 +88,14 @@ async def bindings(connection: Any, tenant: str | None) -> list[Binding]:
     return [_binding(row) for row in await fetch_in(connection, "binding_list", tenant)]
 
 
+async def page(
+    database: Database, tenant: str | None, *, above: UUID | None, below: UUID | None, descending: bool, most: int
+) -> list[Binding]:
+    """The same in pages, by id."""
+    found = await database.fetch("binding_page", tenant, above, below, descending, most)
+    return [_binding(row) for row in found]
+
+
 async def change(
     connection: Any,
     ids: Sequence[UUID],

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import orjson
 
+from atomo_gql.domain.errors import AnswerTooLarge
 from atomo_gql.domain.workflows.deciding import JobEnd, RunEvent
-from atomo_gql.domain.workflows.runs import Run, RunStatus, StepState, StepStatus
+from atomo_gql.domain.workflows.runs import Run, RunBody, RunStatus, StepState, StepStatus
 from atomo_gql.store.database import Database, fetch_in
 
 
@@ -155,6 +156,26 @@ async def next_wake(database: Database) -> float | None:
 async def get(database: Database, ids: Sequence[UUID], tenant: str | None) -> dict[UUID, Run]:
     """These runs, as far as the tenant may see them."""
     return {row["id"]: run_of(row) for row in await database.dispatch("run_get", list(ids), tenant)}
+
+
+async def listed(database: Database, ids: Sequence[UUID], tenant: str | None) -> dict[UUID, Run]:
+    """As `get`, without their contexts and the results of their steps, which may be large."""
+    return {row["id"]: run_of(row) for row in await database.dispatch("run_rows", list(ids), tenant)}
+
+
+async def bodies(database: Database, ids: Sequence[UUID], most: int) -> dict[UUID, RunBody]:
+    """The contexts of these runs, and the results of their steps.
+
+    Raises:
+        AnswerTooLarge: all together are larger than so many bytes.
+    """
+    found = await database.dispatch("run_bodies", list(ids), most)
+    if any(row["is_beyond"] for row in found):
+        raise AnswerTooLarge
+    return {
+        row["id"]: RunBody(row["context"], {name: state.get("result") for name, state in row["steps"].items()})
+        for row in found
+    }
 
 
 async def page(

@@ -89,6 +89,21 @@ async def listed(database: Database, tenant: str | None) -> list[WorkflowRow]:
     return [_workflow(row) for row in await database.fetch("workflow_list", tenant)]
 
 
+async def page(
+    database: Database,
+    tenant: str | None,
+    *,
+    is_scheduled: bool,
+    above: Sequence[str] | None,
+    below: Sequence[str] | None,
+    descending: bool,
+    most: int,
+) -> list[WorkflowRow]:
+    """The same in pages, or schedules alone; `above` and `below` are a name and a tenant."""
+    found = await database.fetch("workflow_page", tenant, is_scheduled, above, below, descending, most)
+    return [_workflow(row) for row in found]
+
+
 async def versions(connection: Any, wanted: Sequence[tuple[UUID, int]]) -> list[DefinitionRow]:
     """The definitions of these versions."""
     ids, numbers = [workflow_id for workflow_id, _ in wanted], [number for _, number in wanted]

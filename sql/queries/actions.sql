@@ -81,6 +81,13 @@ SELECT *, true AS is_new FROM put UNION ALL SELECT *, false FROM there;
 -- Those of the tenant ('': none), and of the service, oldest first; null: every one.
 SELECT * FROM bindings WHERE removed_at IS NULL AND ($1::text IS NULL OR tenant = ANY (ARRAY['', $1])) ORDER BY id;
 
+-- name: binding_page(tenant text, above uuid, below uuid, descending boolean, most integer) :many
+-- The same in pages, by id.
+SELECT * FROM bindings
+WHERE removed_at IS NULL AND ($1::text IS NULL OR tenant = ANY (ARRAY['', $1]))
+    AND ($2::uuid IS NULL OR id > $2) AND ($3::uuid IS NULL OR id < $3)
+ORDER BY CASE WHEN $4::boolean THEN id END DESC, CASE WHEN NOT $4 THEN id END LIMIT $5::integer;
+
 -- name: binding_change(ids uuid[], tenant text, type text, actor text, trace text, error text, at_xids bigint[], at_positions bigint[], skips boolean) :many
 -- Remove, set aside or resume bindings of that tenant (null: anybody's). What is set aside keeps its place in the log,
 -- and goes on from there when it is resumed, or, where it shall skip, with the others. Answers those that were changed.

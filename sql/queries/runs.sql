@@ -122,6 +122,24 @@ SELECT extract(epoch FROM min(wake_at) - clock_timestamp())::float8 AS seconds F
 -- These runs, as far as the tenant (as above) may see them.
 SELECT * FROM workflow_runs WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2);
 
+-- name: run_rows(ids uuid[], tenant text) :many
+-- The same for a page: without what may be large, which run_bodies has.
+SELECT id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, depth, started_at, changed_at,
+    finished_at, timeout_at, actor, trace, key, trigger, '{}'::jsonb AS context,
+    (SELECT coalesce(jsonb_object_agg(s.key, s.value - 'result'), '{}') FROM jsonb_each(steps) AS s) AS steps, errors
+FROM workflow_runs WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2);
+
+-- name: run_bodies(ids uuid[], most bigint) :many
+-- The contexts of these runs, and the states of their steps. What lies beyond so many bytes of them all is left out, and
+-- said to be.
+WITH sized AS MATERIALIZED (
+    SELECT id, context, steps, octet_length(context::text) + octet_length(steps::text) AS size
+    FROM workflow_runs WHERE id = ANY ($1::uuid[])
+),
+summed AS (SELECT *, sum(size) OVER (ORDER BY id) > $2::bigint AS is_beyond FROM sized)
+SELECT id, CASE WHEN NOT is_beyond THEN context END AS context, CASE WHEN NOT is_beyond THEN steps END AS steps, is_beyond
+FROM summed;
+
 -- name: run_page(tenant text, workflow text, statuses text[], key text, above uuid, below uuid, descending boolean, most integer) :many
 -- The ids of runs that match, by id; every condition may be null.
 SELECT id FROM (

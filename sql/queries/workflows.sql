@@ -66,6 +66,16 @@ FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d
 WHERE ($1::text IS NULL OR w.tenant = ANY (ARRAY['', $1])) AND w.removed_at IS NULL
 ORDER BY w.name, w.tenant;
 
+-- name: workflow_page(tenant text, is_scheduled boolean, above text[], below text[], descending boolean, most integer) :many
+-- The same in pages, or schedules alone; a key is a name and a tenant, and may be null.
+SELECT w.*, d.source
+FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d.version = w.definition_version
+WHERE ($1::text IS NULL OR w.tenant = ANY (ARRAY['', $1])) AND w.removed_at IS NULL AND (w.is_scheduled OR NOT $2::boolean)
+    AND ($3::text[] IS NULL OR (w.name, w.tenant) > ($3[1] COLLATE "C", $3[2] COLLATE "C"))
+    AND ($4::text[] IS NULL OR (w.name, w.tenant) < ($4[1] COLLATE "C", $4[2] COLLATE "C"))
+ORDER BY CASE WHEN $5::boolean THEN w.name END DESC, CASE WHEN $5 THEN w.tenant END DESC, w.name, w.tenant
+LIMIT $6::integer;
+
 -- name: workflow_versions(ids uuid[], versions integer[]) :many
 -- The definitions of these versions.
 SELECT d.workflow_id, d.version, d.source, d.registered_at, d.registered_by

@@ -1,21 +1,26 @@
 """What a resolver has at hand: who is calling, the services, and loaders that ask once for a whole page."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
+import orjson
 import strawberry
 from strawberry.dataloader import DataLoader
 
 from atomo_gql.api.auth import Authenticator
 from atomo_gql.domain.attempts import Attempt
-from atomo_gql.domain.errors import AnswerTooLarge, Unauthenticated
+from atomo_gql.domain.errors import AnswerTooLarge, Unauthenticated, Unavailable
 from atomo_gql.domain.events import Event
 from atomo_gql.domain.jobs import Body, Job, Json, Waiting
 from atomo_gql.domain.principals import Caller
+from atomo_gql.domain.workflows.definition import Definition
+from atomo_gql.domain.workflows.runs import Run, RunBody
 from atomo_gql.service.services import Services
 
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 EACH = 2_048  # bytes that one of them costs at least: a short one takes its time, too
 
@@ -36,6 +41,14 @@ class Budget:
         if self.left < 0:
             raise AnswerTooLarge
 
+    def spend_json(self, value: Json) -> None:
+        """Put in a JSON value.
+
+        Raises:
+            AnswerTooLarge: it is full.
+        """
+        self.spend(len(orjson.dumps(value)))
+
 
 @dataclass
 class Context:
@@ -47,7 +60,7 @@ class Context:
     trace: str | None = None
     maybe_caller: Caller | None = None
     budget: Budget = field(default_factory=Budget)
-    loaders: dict[str, DataLoader[UUID, Any]] = field(default_factory=dict)
+    loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
 
     def fresh(self) -> "Context":
         """The same caller's, for another operation."""
@@ -74,13 +87,13 @@ class Context:
         self.budget.spend(size)
         return body
 
-    async def events(self, job_id: UUID, after: int, most: int) -> list[Event]:
-        """The history of a job."""
+    async def events(self, stream_id: UUID, after: int, most: int) -> list[Event]:
+        """The history of a job or a run."""
 
         async def load(ids: list[UUID]) -> dict[UUID, list[Event]]:
-            return await self.services.history.of_jobs(ids, after=after, most=most, most_bytes=self.budget.left)
+            return await self.services.history.of_streams(ids, after=after, most=most, most_bytes=self.budget.left)
 
-        events = await self._load(f"events {after} {most}", job_id, load) or []
+        events = await self._load(f"events {after} {most}", stream_id, load) or []
         for event in events:
             self.budget.spend(event.size)
         return events
@@ -102,20 +115,58 @@ class Context:
         return await self._load("waiting", job_id, self.services.jobs.waiting)
 
     async def job(self, job_id: UUID) -> Job | None:
-        """A job that an event tells of."""
+        """A job that an event tells of, or that a run enqueued."""
 
         async def load(ids: list[UUID]) -> dict[UUID, Job]:
             return await self.services.jobs.get_many(self.caller, ids)
 
         return await self._load("jobs", job_id, load)
 
+    async def run(self, run_id: UUID) -> Run | None:
+        """A run that a job is a step of, or that an event tells of; without what `run_body` has."""
+
+        async def load(ids: list[UUID]) -> dict[UUID, Run]:
+            return await self.services.runs.get_many(self.caller, ids)
+
+        return await self._load("runs", run_id, load)
+
+    async def run_body(self, run_id: UUID) -> RunBody:
+        """The context of a run, and the results of its steps."""
+
+        async def load(ids: list[UUID]) -> dict[UUID, RunBody]:
+            return await self.services.runs.bodies(ids, self.budget.left)
+
+        return await self._load("run bodies", run_id, load) or RunBody({}, {})
+
+    async def run_jobs(self, run_id: UUID, most: int) -> list[Job]:
+        """The jobs that a run enqueued, oldest first."""
+
+        async def load(ids: list[UUID]) -> dict[UUID, list[UUID]]:
+            return await self.services.runs.jobs(ids, most)
+
+        ids = await self._load(f"run jobs {most}", run_id, load) or []
+        found = await asyncio.gather(*(self.job(job_id) for job_id in ids))
+        return [job for job in found if job is not None]
+
+    async def definition(self, version: tuple[UUID, int]) -> Definition | Unavailable:
+        """A version of a definition; an error in the place of one that cannot be read."""
+        found = await self._load("definitions", version, self.services.workflows.read)
+        assert found is not None  # noqa: S101  # there is an error for each that is missing
+        return found
+
+    async def definition_source(self, version: tuple[UUID, int]) -> Json:
+        """A version of a definition as it was given."""
+        source = await self._load("definition sources", version, self.services.workflows.sources)
+        self.budget.spend_json(source)
+        return source
+
     async def _load(
-        self, name: str, key: UUID, fetch: Callable[[list[UUID]], Awaitable[dict[UUID, Value]]]
+        self, name: str, key: Key, fetch: Callable[[list[Key]], Awaitable[dict[Key, Value]]]
     ) -> Value | None:
         loader = self.loaders.get(name)
         if loader is None:
 
-            async def load(keys: list[UUID]) -> list[Value | None]:
+            async def load(keys: list[Key]) -> list[Value | None]:
                 found = await fetch(list(dict.fromkeys(keys)))
                 return [found.get(key) for key in keys]
 

@@ -1,4 +1,4 @@
-"""What can be done: each field parses, asks a service, and renders what changed."""
+"""What can be done with jobs, queues and tokens: each field parses, asks a service, and renders what changed."""
 
 import dataclasses
 from datetime import UTC, datetime
@@ -25,9 +25,9 @@ _LIMIT = argument("At most so many, oldest first; 1–10,000.")
 _DRY_RUN = argument("Only say which they would be.")
 
 
-@strawberry.type(description="What can be done.")
-class Mutation:
-    """Writing."""
+@strawberry.type
+class JobMutations:
+    """A part of `Mutation`."""
 
     @strawberry.mutation(description="Make a job, or find the one that the idempotency key names; its id.")
     async def enqueue_job(

@@ -1,4 +1,4 @@
-"""What can be asked: each field parses, asks a service, and renders."""
+"""What can be asked about jobs, queues and the log: each field parses, asks a service, and renders."""
 
 from typing import Annotated
 
@@ -18,9 +18,9 @@ from atomo_gql.domain.errors import NotFound
 from atomo_gql.domain.rules import check_queue, check_range, parse_id
 
 
-@strawberry.type(description="What can be asked.")
-class Query:
-    """Reading."""
+@strawberry.type
+class JobQueries:
+    """A part of `Query`."""
 
     @strawberry.field(description="A job as it stands; null when there is none, or none that you may see.")
     async def job(self, info: Info, id: Annotated[strawberry.ID, argument("The job's id.")]) -> Job | None:  # noqa: A002  # the contract's word
@@ -90,9 +90,9 @@ class Query:
         info: Info,
         after: Annotated[str | None, argument("From behind this position; null: from the beginning.")] = None,
         first: Annotated[int, argument("At most so many; 1–1,000.")] = 100,
-        streams: Annotated[list[Stream] | None, argument("Only of these; others than JOB are for admins.")] = None,
+        streams: Annotated[list[Stream] | None, argument("Only of these; null: JOB. See which are for admins.")] = None,
         types: Annotated[list[EventType] | None, argument("Only of these types.")] = None,
-        stream_id: Annotated[strawberry.ID | None, argument("Only of this job, pause or token.")] = None,
+        stream_id: Annotated[strawberry.ID | None, argument("Only of this job, run, pause or token …")] = None,
     ) -> EventConnection:
         """`events(…)`."""
         context = info.context

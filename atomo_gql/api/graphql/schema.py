@@ -6,10 +6,23 @@ import strawberry
 from graphql import GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
 
-from atomo_gql.api.graphql.mutations import Mutation, enqueue_many
-from atomo_gql.api.graphql.queries import Query
+from atomo_gql.api.graphql.mutations import JobMutations, enqueue_many
+from atomo_gql.api.graphql.mutations_workflows import WorkflowMutations
+from atomo_gql.api.graphql.queries import JobQueries
+from atomo_gql.api.graphql.queries_workflows import WorkflowQueries
 from atomo_gql.api.graphql.subscriptions import Subscription
 from atomo_gql.api.graphql.types.moments import DATE_TIME
+
+
+@strawberry.type(description="What can be asked.")
+class Query(WorkflowQueries, JobQueries):
+    """Reading."""
+
+
+@strawberry.type(description="What can be done.")
+class Mutation(WorkflowMutations, JobMutations):
+    """Writing."""
+
 
 schema = strawberry.Schema(
     query=Query, mutation=Mutation, subscription=Subscription, config=StrawberryConfig(scalar_map={datetime: DATE_TIME})

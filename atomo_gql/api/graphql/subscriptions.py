@@ -13,6 +13,7 @@ from atomo_gql.api.graphql.types.inputs import JobEventFilter
 from atomo_gql.api.graphql.types.jobs import JobProgress
 from atomo_gql.api.graphql.types.paging import argument
 from atomo_gql.api.graphql.types.queues import Queue
+from atomo_gql.api.graphql.types.runs import WorkflowRun
 from atomo_gql.domain.errors import BadUserInput, Unavailable
 from atomo_gql.domain.paging import Window
 from atomo_gql.domain.rules import check_queues, parse_id
@@ -54,6 +55,19 @@ class Subscription:
         place = None if after is None else place_of("after", after)
         async for event in info.context.services.history.follow(info.context.caller, place, wanted):
             yield JobEvent.of(event)
+
+    @strawberry.subscription(
+        description="A run's present state first, then each time it has changed, then its end; then it completes. One "
+        "who is slow skips to the newest state."
+    )
+    async def workflow_run(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, argument("The run's id.")],  # noqa: A002  # as in jobProgress
+    ) -> AsyncGenerator[WorkflowRun, None]:
+        """`workflowRun(id)`."""
+        async for run in info.context.services.runs.follow(info.context.caller, parse_id("id", id)):
+            yield WorkflowRun.of(run)
 
     @strawberry.subscription(description="How queues are: at once, and then whenever that has changed; without end.")
     async def queue_stats(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from atomo_gql.domain.events import BrokenStream, Event, EventType
@@ -77,6 +77,13 @@ class StepState:
             "job_result": self.result,
             "error": self.error,
         }
+
+
+class RunBody(NamedTuple):
+    """What of a run may be large, for readers who get it apart from the run."""
+
+    context: dict[str, Json]
+    results: dict[str, Json]  # of the steps' jobs, by step
 
 
 @dataclass(slots=True, kw_only=True)

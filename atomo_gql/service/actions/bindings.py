@@ -10,6 +10,7 @@ from uuid import UUID
 from atomo_gql.domain.actions import Binding, NewBinding, parse_binding
 from atomo_gql.domain.errors import NotFound
 from atomo_gql.domain.jobs import Json
+from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
 from atomo_gql.service.context import Resources
@@ -68,6 +69,18 @@ class BindingService:
         """Those that the caller can see, oldest first."""
         async with self._database.transaction() as connection:
             return await store.bindings(connection, visible_tenant(caller))
+
+    async def page(self, caller: Caller, window: Window[UUID]) -> Page[Binding]:
+        """A page of them."""
+        found = await store.page(
+            self._database,
+            visible_tenant(caller),
+            above=window.lower(descending=False),
+            below=window.upper(descending=False),
+            descending=window.is_backwards,
+            most=window.most + 1,
+        )
+        return window.page(found)
 
     async def remove(self, caller: Caller, binding_id: UUID, *, trace: str | None = None) -> Binding:
         """Have it fire no more.

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from atomo_gql.domain.errors import AtomoError, BadUserInput, NotFound, Unavailable
 from atomo_gql.domain.jobs import Json
+from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import check_name
 from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, parse_definition
@@ -29,6 +30,7 @@ from atomo_gql.store.workflows import WorkflowRow
 BOOT = "system:boot"
 MAX_DEFINITION = 262_144  # bytes
 _CACHED = 1_000  # definitions kept in memory
+WorkflowKey = tuple[str, str]  # a name and a tenant
 _Version = tuple[UUID, int]
 
 
@@ -137,6 +139,19 @@ class DefinitionService:
         """Those that the caller can see, by name."""
         return [self._workflow(row) for row in await store.listed(self._database, visible_tenant(caller))]
 
+    async def page(self, caller: Caller, window: Window[WorkflowKey], *, is_scheduled: bool = False) -> Page[Workflow]:
+        """A page of those that the caller can see, by name, or of those with a schedule."""
+        rows = await store.page(
+            self._database,
+            visible_tenant(caller),
+            is_scheduled=is_scheduled,
+            above=window.lower(descending=False),
+            below=window.upper(descending=False),
+            descending=window.is_backwards,
+            most=window.most + 1,
+        )
+        return window.page([self._workflow(row) for row in rows])
+
     async def history(self, workflow: Workflow, most: int) -> list[store.DefinitionRow]:
         """The versions of a workflow that the caller has been shown, newest first."""
         return await store.history(self._database, workflow.row.id, most)
@@ -186,6 +201,20 @@ class DefinitionService:
             changed = await store.change(connection, row.id, type_, actor, trace, next_at)
         return None if changed is None else replace(changed, source=row.source)
 
+    async def sources(self, wanted: Iterable[_Version]) -> dict[_Version, Json]:
+        """These versions, of runs that the caller has been shown, as they were given."""
+        async with self._database.transaction() as connection:
+            rows = await store.versions(connection, list(wanted))
+        return {(row.workflow_id, row.version): row.source for row in rows}
+
+    async def read(self, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
+        """These versions, of runs that the caller has been shown; an error in the place of one that cannot be read."""
+        wanted = set(wanted)
+        if wanted <= self._known.keys():
+            return {version: self._known[version] for version in wanted}
+        async with self._database.transaction() as connection:
+            return await self.load(connection, wanted)
+
     async def load(self, connection: Any, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
         """These versions; an error in the place of one that cannot be read."""
         wanted = set(wanted)
@@ -215,6 +244,17 @@ class DefinitionService:
         if not isinstance(definition, Definition):
             raise definition
         return Workflow(row, definition)
+
+
+def coming_ticks(workflow: Workflow, most: int) -> list[datetime]:
+    """The next times that its schedule begins it; none while it is paused."""
+    trigger, tick = workflow.definition.trigger, workflow.row.next_at
+    if not isinstance(trigger, Schedule) or tick is None:
+        return []
+    cron, found = Cron.parse(trigger.cron, trigger.timezone), [tick]
+    while len(found) < most and (following := cron.next_after(found[-1])) is not None:
+        found.append(following)
+    return found
 
 
 def next_tick(definition: Definition, after: datetime) -> datetime | None:

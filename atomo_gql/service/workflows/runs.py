@@ -15,7 +15,7 @@ from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import MAX_KEY, MAX_REASON, check_json, check_name, check_text
 from atomo_gql.domain.workflows.definition import RESERVED
-from atomo_gql.domain.workflows.runs import Run, RunStatus
+from atomo_gql.domain.workflows.runs import Run, RunBody, RunStatus
 from atomo_gql.realtime.hub import Mailbox
 from atomo_gql.service import metrics
 from atomo_gql.service.access import acting_tenant, visible_tenant
@@ -90,11 +90,27 @@ class RunService:
         return found[run_id]
 
     async def get_many(self, caller: Caller, ids: Sequence[UUID]) -> dict[UUID, Run]:
-        """Those of these runs that the caller may see."""
-        return await store.get(self._database, ids, visible_tenant(caller))
+        """Those of these runs that the caller may see, without contexts and results."""
+        return await store.listed(self._database, ids, visible_tenant(caller))
+
+    async def bodies(self, ids: Sequence[UUID], most: int) -> dict[UUID, RunBody]:
+        """The contexts and results of these runs, which the caller has been shown.
+
+        Raises:
+            AnswerTooLarge: all together are larger than so many bytes.
+        """
+        return await store.bodies(self._database, ids, most)
 
     async def page(self, caller: Caller, wanted: RunFilter, window: Window[UUID], *, oldest_first: bool) -> Page[Run]:
-        """The runs that are wanted and that the caller may see."""
+        """The runs that are wanted and that the caller may see, without contexts and results.
+
+        Raises:
+            BadUserInput: a condition breaks a rule.
+        """
+        if wanted.workflow is not None:
+            check_name("filter.workflow", wanted.workflow)
+        if wanted.key is not None:
+            check_name("filter.idempotencyKey", wanted.key, MAX_KEY)
         tenant = visible_tenant(caller)
         ids = await store.page(
             self._database,
@@ -107,7 +123,7 @@ class RunService:
             descending=oldest_first is window.is_backwards,
             most=window.most + 1,
         )
-        found = await store.get(self._database, ids, tenant)
+        found = await store.listed(self._database, ids, tenant)
         return window.page([found[run_id] for run_id in ids if run_id in found])
 
     async def jobs(self, ids: Sequence[UUID], most: int) -> dict[UUID, list[UUID]]:
@@ -206,6 +222,12 @@ class RunService:
         if missing:
             found.update(await store.get(self._database, missing, None))
         return [found[run.id] for run in begun]
+
+
+def key_of(run: Run) -> str | None:
+    """The idempotency key that somebody gave it; None: it has none, or one that a tick or an event made."""
+    kind, _, key = (run.key or "").partition(":")
+    return key if kind == "key" else None
 
 
 async def begin(connection: Any, engine: Engine, rows: Sequence[RunRow]) -> tuple[list[Begun], Turn]:

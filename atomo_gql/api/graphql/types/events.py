@@ -1,4 +1,4 @@
-"""Events of jobs, as GraphQL shows them."""
+"""Events of jobs and of runs, as GraphQL shows them."""
 
 from datetime import datetime
 from enum import Enum
@@ -26,13 +26,39 @@ class EventType(Enum):
     DEAD = strawberry.enum_value(
         domain.EventType.DEAD, description="Attempts used up, not retryable, or the last lease ran out."
     )
-    RETRIED = strawberry.enum_value(domain.EventType.RETRIED, description="Queued again by hand.")
+    RETRIED = strawberry.enum_value(
+        domain.EventType.RETRIED, description="Queued again by hand; a run goes on by hand."
+    )
     CANCELLED = strawberry.enum_value(domain.EventType.CANCELLED, description="Ended by hand.")
-    PAUSED = strawberry.enum_value(domain.EventType.PAUSED, description="A queue was paused.")
-    RESUMED = strawberry.enum_value(domain.EventType.RESUMED, description="A queue's pause ended.")
+    PAUSED = strawberry.enum_value(domain.EventType.PAUSED, description="A queue, or a workflow, was paused.")
+    RESUMED = strawberry.enum_value(
+        domain.EventType.RESUMED, description="A pause ended, or a binding that was set aside goes on."
+    )
     MINTED = strawberry.enum_value(domain.EventType.MINTED, description="A worker token was made.")
     ROTATED = strawberry.enum_value(domain.EventType.ROTATED, description="A successor of a worker token was minted.")
     REVOKED = strawberry.enum_value(domain.EventType.REVOKED, description="A worker token was revoked.")
+    REGISTERED = strawberry.enum_value(
+        domain.EventType.REGISTERED, description="A version of a workflow's definition, or a binding, was registered."
+    )
+    REMOVED = strawberry.enum_value(domain.EventType.REMOVED, description="A workflow or a binding was removed.")
+    SET_ASIDE = strawberry.enum_value(
+        domain.EventType.SET_ASIDE, description="A binding failed, and fires no more until it is resumed."
+    )
+    RECORDED = strawberry.enum_value(
+        domain.EventType.RECORDED, description="Something happened to a model of an application."
+    )
+    RUN_STARTED = strawberry.enum_value(domain.EventType.RUN_STARTED, description="A run of a workflow began.")
+    STEP_STARTED = strawberry.enum_value(domain.EventType.STEP_STARTED, description="The branches of a group began.")
+    STEP_WAITING = strawberry.enum_value(
+        domain.EventType.STEP_WAITING, description="A step waits for its job's end, or for a time."
+    )
+    STEP_COMPLETED = strawberry.enum_value(domain.EventType.STEP_COMPLETED, description="A step is done.")
+    STEP_FAILED = strawberry.enum_value(
+        domain.EventType.STEP_FAILED, description="A step failed; with the time of its retry, if there is one."
+    )
+    STEP_SKIPPED = strawberry.enum_value(domain.EventType.STEP_SKIPPED, description="A step's condition was false.")
+    RUN_COMPLETED = strawberry.enum_value(domain.EventType.RUN_COMPLETED, description="All steps of a run are done.")
+    RUN_FAILED = strawberry.enum_value(domain.EventType.RUN_FAILED, description="A run failed, or ran out of time.")
 
 
 def position_of(place: domain.Place) -> str:
@@ -82,6 +108,44 @@ class JobEvent:
             position=position_of(event.place),
             version=event.version,
             type=EventType(event.type),
+            at=event.at,
+            actor=event.actor,
+            tenant_id=event.tenant,
+            trace=event.trace,
+            fact=event,
+        )
+
+
+@strawberry.type(description="An immutable fact in the life of a workflow's run.")
+class WorkflowRunEvent:
+    """One row of the event store."""
+
+    run_id: strawberry.ID = strawberry.field(description="Whose life it is.")
+    position: str = strawberry.field(description="Its place in the whole log.")
+    version: int = strawberry.field(description="Its place in the run's life: 1, 2, 3 … without gaps.")
+    type: EventType = strawberry.field(description="What happened.")
+    step: str | None = strawberry.field(description="The step that it happened to; null: the run itself.")
+    at: datetime = strawberry.field(description="When, by the database's clock.")
+    actor: str = strawberry.field(description="user:<sub> or system:<who>.")
+    tenant_id: str | None = strawberry.field(description="Whose run it is.")
+    trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
+    fact: strawberry.Private[domain.Event]
+
+    @strawberry.field(description="What it began with, or what came of it.")
+    def data(self, info: Info) -> JSON:
+        """It may be large."""
+        info.context.budget.spend(self.fact.size)
+        return JSON(self.fact.data)
+
+    @classmethod
+    def of(cls, event: domain.Event) -> "WorkflowRunEvent":
+        """From the domain."""
+        return cls(
+            run_id=strawberry.ID(str(event.stream_id)),
+            position=position_of(event.place),
+            version=event.version,
+            type=EventType(event.type),
+            step=event.data.get("step"),
             at=event.at,
             actor=event.actor,
             tenant_id=event.tenant,

@@ -8,9 +8,12 @@ from strawberry.scalars import JSON
 
 from atomo_gql.api.graphql.types.events import EventType
 from atomo_gql.api.graphql.types.jobs import JobStatus
+from atomo_gql.api.graphql.types.runs import WorkflowRunStatus
 from atomo_gql.domain import events as domain_events
 from atomo_gql.domain import jobs as domain
 from atomo_gql.domain.rules import MAX_KEY, check_json, check_moment, check_name, check_text, parse_id
+from atomo_gql.domain.workflows.runs import RunStatus
+from atomo_gql.service.workflows.runs import RunFilter
 
 _MAX_SEARCH = 1_000  # characters
 
@@ -102,6 +105,31 @@ class JobFilter:
             finished_to=_moment("filter.finished.to", finished.to),
             error=self.error or None,
         )
+
+
+@strawberry.input(description="Which runs; what is left out is not asked.")
+class WorkflowRunFilter:
+    """All conditions together."""
+
+    workflow: str | None = strawberry.field(default=None, description="Of the workflow of this name.")
+    status: list[WorkflowRunStatus] | None = strawberry.field(default=None, description="In one of these states.")
+    idempotency_key: str | None = strawberry.field(default=None, description="With this key.")
+
+    def checked(self) -> RunFilter:
+        """As the service takes it."""
+        return RunFilter(
+            workflow=self.workflow,
+            statuses=None if self.status is None else tuple(RunStatus[s.name] for s in self.status),
+            key=self.idempotency_key,
+        )
+
+
+@strawberry.enum(description="In which order.")
+class WorkflowRunOrder(Enum):
+    """By the time of their beginning."""
+
+    NEWEST_FIRST = strawberry.enum_value("newest_first", description="The last one begun first.")
+    OLDEST_FIRST = strawberry.enum_value("oldest_first", description="The first one begun first.")
 
 
 @strawberry.enum(description="In which order.")

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 from uuid import UUID
 
 import strawberry
@@ -16,6 +16,10 @@ from atomo_gql.domain import jobs as domain
 from atomo_gql.domain.paging import Page
 from atomo_gql.domain.updates import JobUpdate
 
+if TYPE_CHECKING:
+    from atomo_gql.api.graphql.types.runs import WorkflowRun
+
+_Run = Annotated["WorkflowRun", strawberry.lazy("atomo_gql.api.graphql.types.runs")]  # which shows jobs, too
 SORT = "job"
 _MOST_COUNTED = 1_000
 
@@ -62,6 +66,7 @@ class Job:
     finished_at: datetime | None = strawberry.field(description="When it ended.")
     idempotency_key: str | None = strawberry.field(description="The same key in the same queue is the same job.")
     tenant_id: str | None = strawberry.field(description="Whose it is.")
+    run_id: strawberry.ID | None = strawberry.field(description="Of the workflow's run that enqueued it.")
     row: strawberry.Private[domain.Job]
     is_whole: strawberry.Private[bool]  # whether the row has its result and progress
 
@@ -124,6 +129,13 @@ class Job:
         waiting = await info.context.waiting(UUID(self.id))
         return None if waiting is None else WaitingFor.of(waiting)
 
+    @strawberry.field(description="The workflow's run that it is a step of; null when it is none.")
+    async def run(self, info: Info) -> _Run | None:
+        """Loaded for all jobs of a page at once."""
+        from atomo_gql.api.graphql.types.runs import run_of
+
+        return await run_of(info, self.row.run_id)
+
     async def _body(self, info: Info, what: domain.Body) -> Any:
         return await info.context.body(self.row.id, what)
 
@@ -149,6 +161,7 @@ class Job:
             finished_at=job.finished_at,
             idempotency_key=job.idempotency_key,
             tenant_id=job.tenant,
+            run_id=None if job.run_id is None else strawberry.ID(str(job.run_id)),
             row=job,
             is_whole=is_whole,
         )

@@ -11,6 +11,7 @@ from atomo_gql.api.graphql.context import Info
 from atomo_gql.api.graphql.types.events import EventType, position_of
 from atomo_gql.api.graphql.types.jobs import Job
 from atomo_gql.api.graphql.types.paging import PageInfo
+from atomo_gql.api.graphql.types.runs import WorkflowRun, run_of
 from atomo_gql.domain import events as domain
 
 
@@ -21,6 +22,14 @@ class Stream(Enum):
     JOB = strawberry.enum_value(domain.Stream.JOB, description="A job, from its enqueueing to its end.")
     QUEUE = strawberry.enum_value(domain.Stream.QUEUE, description="One pause of a queue; for admins.")
     WORKER_TOKEN = strawberry.enum_value(domain.Stream.WORKER_TOKEN, description="A worker token; for admins.")
+    WORKFLOW = strawberry.enum_value(domain.Stream.WORKFLOW, description="A run of a workflow.")
+    DEFINITION = strawberry.enum_value(
+        domain.Stream.DEFINITION, description="A workflow and the versions of its definition; for admins."
+    )
+    BINDING = strawberry.enum_value(domain.Stream.BINDING, description="A binding; for admins.")
+    MODEL = strawberry.enum_value(
+        domain.Stream.MODEL, description="One thing of an application: what was recorded of it."
+    )
 
 
 @strawberry.type(description="An immutable fact.")
@@ -29,7 +38,7 @@ class Event:
 
     position: str = strawberry.field(description="Its place in the whole log; pass it as `after` to go on from there.")
     stream: Stream = strawberry.field(description="The life of what it is a part of.")
-    stream_id: strawberry.ID = strawberry.field(description="Of the job, the pause or the token.")
+    stream_id: strawberry.ID = strawberry.field(description="Of the job, the run, the pause or the token …")
     version: int = strawberry.field(description="Its place in its stream: 1, 2, 3 … without gaps.")
     type: EventType = strawberry.field(description="What happened.")
     at: datetime = strawberry.field(description="When, by the database's clock.")
@@ -51,6 +60,11 @@ class Event:
             return None
         job = await info.context.job(UUID(self.stream_id))
         return None if job is None else Job.of(job, is_whole=False)
+
+    @strawberry.field(description="The run as it stands now; null for other streams.")
+    async def run(self, info: Info) -> WorkflowRun | None:
+        """Loaded for all events of a page at once."""
+        return await run_of(info, self.fact.stream_id if self.stream is Stream.WORKFLOW else None)
 
     @classmethod
     def of(cls, event: domain.Event) -> "Event":
