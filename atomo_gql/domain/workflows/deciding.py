@@ -144,13 +144,13 @@ class Decider(Generic[Prepared]):
     def _step(self, step: Step) -> Flow:
         state = self.run.steps.get(step.name)
         if state is None:
-            self._begin(step)
+            self._begin(step, 1)
         elif state.status is StepStatus.WAITING and state.job_id and state.job_id in self._ended:
             self._job_ended(step, state, self._ended[state.job_id])
         elif state.status is StepStatus.DELAYED and _is_due(state, self._now):
             self._emit(EventType.STEP_COMPLETED, _of(step, state.attempt))
         elif state.status is StepStatus.RETRYING and _is_due(state, self._now):
-            self._act(step, state.attempt + 1)
+            self._begin(step, state.attempt + 1)
         state = self.run.steps.get(step.name)
         if state is not None and state.status is StepStatus.OPEN and isinstance(step.action, Parallel):
             return self._group(step, step.action)
@@ -158,18 +158,18 @@ class Decider(Generic[Prepared]):
             return Flow.BLOCKED
         return Flow.FAILED if state.status is StepStatus.FAILED else Flow.DONE
 
-    def _begin(self, step: Step) -> None:
+    def _begin(self, step: Step, attempt: int) -> None:
         if step.condition is not None:
             scope = self.run.scope()
             try:
                 is_true = holds(step.condition, self._renderer.render(step.condition.value, scope), scope)
             except RenderError as error:
-                self._fail(step, 1, f"condition: {error}")
+                self._fail(step, attempt, f"condition: {error}")
                 return
             if not is_true:
                 self._emit(EventType.STEP_SKIPPED, {"step": step.name})
                 return
-        self._act(step, 1)
+        self._act(step, attempt)
 
     def _act(self, step: Step, attempt: int) -> None:
         try:
