@@ -25,6 +25,7 @@ log = logging.getLogger("atomo_gql.schedules")
 ACTOR = "system:scheduler"
 GRACE = timedelta(seconds=60)  # a tick that is later than that was missed
 MOST_MISSED = 100  # ticks that one schedule makes up for, with missed: "all"
+_MANY = 1_000_000  # ticks; two years of minutes
 _LOT = 50  # schedules in one transaction
 
 
@@ -81,15 +82,22 @@ def _ticks(row: WorkflowRow, schedule: Schedule) -> tuple[list[datetime], dateti
     before = first - timedelta(microseconds=1)
     following = cron.next_after(now)
     if schedule.missed == "all":
-        ticks = cron.ticks(before, now, MOST_MISSED + 1)
-        if len(ticks) > MOST_MISSED:  # the newest of them
-            log.warning("schedule %s missed more than %d ticks; it makes up for %d", row.name, MOST_MISSED, MOST_MISSED)
-            return ticks[:MOST_MISSED], following
-        return ticks, following
+        if len(cron.ticks(before, now, MOST_MISSED + 1)) <= MOST_MISSED:
+            return cron.ticks(before, now, MOST_MISSED), following
+        log.warning("schedule %s missed more than %d ticks; it makes up for the last", row.name, MOST_MISSED)
+        return _last(cron, now), following
     latest = cron.latest(before, now)
     if latest is None or (schedule.missed == "skip" and now - latest > GRACE):
         return [], following
     return [latest], following
+
+
+def _last(cron: Cron, now: datetime) -> list[datetime]:
+    """The newest ticks up to now, as many as are made up for: looked for further and further back."""
+    back = timedelta(hours=1)
+    while len(cron.ticks(now - back, now, MOST_MISSED)) < MOST_MISSED:
+        back *= 2
+    return cron.ticks(now - back, now, _MANY)[-MOST_MISSED:]
 
 
 def _run(workflow: Workflow, schedule: Schedule, tick: datetime) -> RunRow:
