@@ -5,6 +5,8 @@
 -- ago (null: not known), for take_ready. Requests are served in order,
 -- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
 -- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
+-- take_ready sees what was committed since the statement began; the rest of it does not, and has nothing of such a job's
+-- beginning: job_sent has it then.
 WITH asked AS MATERIALIZED (
     SELECT
         r.ord::integer AS request, r.worker_id, r.count, r.visibility, r.request_id, nullif(t.tenant, '') AS tenant,
@@ -78,8 +80,13 @@ SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kin
     g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant,
     CASE WHEN clock_timestamp() > statement_timestamp() + make_interval(secs => $11::float8) THEN g.eligible_at END AS slow_head
 FROM given AS g
-CROSS JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e
+LEFT JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e ON true
 ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;
+
+-- name: job_sent(ids uuid[]) :many
+-- What these jobs were enqueued with.
+SELECT stream_id::text AS id, (data -> 'payload')::text AS payload, at AS created_at, trace
+FROM events WHERE stream_id = ANY ($1::uuid[]) AND version = 1;
 
 -- name: lease_request_close(worker_ids uuid[], request_ids text[], visibilities integer[]) :many
 -- These requests were answered with nothing, and nothing shall be leased for them any more. Answers the ordinals of
