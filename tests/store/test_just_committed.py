@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests.conftest import Server, until
 
@@ -37,3 +38,22 @@ async def test_a_job_that_is_committed_while_a_lease_runs_is_given_whole(server:
     assert (job["id"], job["payload"], job["attempts"]) == (job_id, {"a": 1}, 1)
     assert job["createdAt"] == (await server.job(job_id))["createdAt"]
     assert (await worker.report("complete", job))[0] == 204
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "release", "heartbeat", "progress"])
+async def test_a_report_is_accepted_when_a_heartbeat_commits_while_it_waits_for_the_lease(
+    server: Server, dsn: str, sql: Any, verb: str
+) -> None:
+    worker = await server.mint("q")
+    await server.enqueue()
+    [job] = await worker.lease("q")
+    other: Any = await asyncpg.connect(dsn, server_settings={"search_path": "atomo"})
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("UPDATE leases SET expires_at = expires_at + interval '1 second'")
+    reporting = asyncio.create_task(worker.report(verb, job))
+    await until(lambda: sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    await transaction.commit()
+    await other.close()
+
+    assert (await reporting)[0] in (200, 204)
