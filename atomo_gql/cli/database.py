@@ -42,7 +42,7 @@ async def _migrate(settings: Settings) -> None:
 @click.option("--verify", is_flag=True, help="Change nothing: compare every row with its events.")
 @click.option("--yes", is_flag=True, help="Do not ask before making the projection anew.")
 def rebuild(verify: bool, yes: bool) -> None:
-    """Make the jobs anew from their events, or prove that they are what the events say.
+    """Make jobs and runs anew from their events, or prove that they are what the events say.
 
     --verify may run at any time beside a live service; it ends with status 1 when a row differs. Without it, all
     others wait while the projection is dropped and made anew.
@@ -74,23 +74,24 @@ async def _make_anew(connected: Database) -> None:
         made = await store.rebuild(connected)
     except BrokenStream as error:
         raise click.ClickException(f"nothing was changed: {error}") from None
-    click.echo(f"{made:,} jobs made anew from their events")
+    click.echo(f"{made.jobs:,} jobs made anew from their events, and {made.runs:,} runs of workflows")
 
 
 async def _verify(connected: Database) -> None:
-    compared = events = 0
+    compared = events = runs = 0
     differences: list[store.Difference] = []
     columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task("", total=await store.estimate(connected) or None)
         async for proof in store.verify(connected):
-            compared, events = proof.compared, proof.events
+            compared, events, runs = proof.compared, proof.events, proof.runs
             differences.extend(proof.differences)
-            progress.update(bar, completed=compared)
+            progress.update(bar, completed=compared + runs)
     for difference in differences[:_SHOWN]:
-        click.echo(f"job {difference.job_id}: {difference.detail}", err=True)
+        click.echo(f"{difference.what} {difference.id}: {difference.detail}", err=True)
     if len(differences) > _SHOWN:
         click.echo(f"… and {len(differences) - _SHOWN:,} more", err=True)
-    click.echo(f"{compared:,} jobs compared with {events:,} events: {len(differences):,} differ")
+    what = f"{compared:,} jobs compared, and {runs:,} runs of workflows, with {events:,} events"
+    click.echo(f"{what}: {len(differences):,} differ")
     if differences:
         raise SystemExit(1)

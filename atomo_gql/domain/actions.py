@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from atomo_gql.domain import rules
 from atomo_gql.domain.errors import BadUserInput
 from atomo_gql.domain.events import Event, EventType, Place
 from atomo_gql.domain.jobs import JobStatus, Json, NewJob
@@ -16,6 +17,7 @@ from atomo_gql.domain.workflows.condition import look_up, same
 
 JOB = "Job"  # the model of our own events
 MAX_DEPTH = 16  # events and runs that lead one to another; what is deeper fires nothing
+MAX_EVENT_DEPTH = rules.MAX_DEPTH - 10  # levels of nesting: it goes into the payloads of jobs, and the contexts of runs
 MAX_FIELDS = 200
 DEFAULT_QUEUE = "actions"
 
@@ -171,10 +173,10 @@ def check_new_event(event: NewEvent) -> NewEvent:
         raise BadUserInput("model must not be Job: what happens to jobs is recorded by the service", field="model")
     check_event("event", event.model, event.event)
     check_name("id", event.entity_id, MAX_KEY)
-    check_json("data", event.data)
+    check_json("data", event.data, MAX_EVENT_DEPTH)
     if event.previous is not None and not isinstance(event.previous, dict):
         raise BadUserInput("previousData must be an object", field="previousData")
-    check_json("previousData", event.previous)
+    check_json("previousData", event.previous, MAX_EVENT_DEPTH)
     if event.origin is not None:
         check_name("origin", event.origin, MAX_KEY)
     if event.event_id is not None:

@@ -108,7 +108,7 @@ def clamp(value: float, least: int, most: int) -> int:
     return least if not value >= least else most if value >= most else int(value)
 
 
-def check_json(field: str, value: Json) -> Json:
+def check_json(field: str, value: Json, most: int = MAX_DEPTH) -> Json:
     """A JSON value that can be kept: 64-bit whole numbers, finite fractions, no NUL, bounded nesting."""
     stack: list[tuple[Json, int]] = [(value, 1)]
     while stack:
@@ -125,8 +125,8 @@ def check_json(field: str, value: Json) -> Json:
             if not math.isfinite(item):
                 raise BadUserInput(f"{field} must not contain numbers that are not finite", field=field)
         elif isinstance(item, dict | list | tuple):
-            if depth > MAX_DEPTH:
-                raise BadUserInput(f"{field} must not be nested deeper than {MAX_DEPTH} levels", field=field)
+            if depth > most:
+                raise BadUserInput(f"{field} must not be nested deeper than {most} levels", field=field)
             if isinstance(item, dict):
                 stack.extend((key, depth) for key in item)
             stack.extend((inner, depth + 1) for inner in (item.values() if isinstance(item, dict) else item))

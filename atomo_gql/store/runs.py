@@ -104,7 +104,7 @@ async def save(connection: Any, runs: Sequence[Run], now: datetime) -> None:
         [run.timeout_at for run in runs],
         [run.wake_at for run in runs],
         [orjson.dumps(run.context) for run in runs],
-        [_steps(run) for run in runs],
+        [encoded_steps(run) for run in runs],
         [orjson.dumps(run.errors) for run in runs],
     )
 
@@ -236,7 +236,8 @@ def run_of(row: Any) -> Run:
     )
 
 
-def _steps(run: Run) -> bytes:
+def encoded_steps(run: Run) -> bytes:
+    """The states of its steps, as its row has them."""
     shown = {}
     for name, state in run.steps.items():
         kept = {field: value for field in _KEPT if (value := getattr(state, field)) != _DEFAULTS[field]}

@@ -3,16 +3,24 @@
 -- name: event_record(tenants text[], models text[], entity_ids text[], event_ids text[], actors text[], traces text[], data jsonb[]) :many
 -- Append to the streams of these things, in the order given; answers the ordinals of those that were new. Within one call
 -- an event id may occur once per tenant. Ids, then streams, are claimed in one order, so that replicas never wait in a
--- ring.
+-- ring. Before that whoever is at the same streams is waited for: who waits has no transaction id yet, so the log, which is
+-- in the order of these ids, has a stream's events in the order of their versions.
 WITH input AS MATERIALIZED (
     SELECT i.*, nth_id(o.us, o.secret, i.ord) AS new_stream
     FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
         unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
         WITH ORDINALITY AS i (tenant, model, entity_id, event_id, actor, trace, data, ord)
 ),
+alone AS MATERIALIZED (
+    -- Some streams share a lock, so that a large lot does not need more of them than PostgreSQL has room for.
+    SELECT count(*) AS locks FROM (
+        SELECT pg_advisory_xact_lock(hashtext('model stream'), s.lock) FROM (
+            SELECT DISTINCT hashtext(tenant || E'\x1f' || model || E'\x1f' || entity_id) & 255 AS lock FROM input
+            ORDER BY lock) AS s) AS l
+),
 claimed AS (
     INSERT INTO recorded_ids (tenant, event_id, recorded_at)
-    SELECT tenant, event_id, statement_timestamp() FROM input ORDER BY tenant, event_id
+    SELECT tenant, event_id, statement_timestamp() FROM alone, input WHERE locks > 0 ORDER BY tenant, event_id
     ON CONFLICT DO NOTHING
     RETURNING tenant, event_id
 ),

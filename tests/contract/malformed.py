@@ -70,6 +70,7 @@ class Fault(NamedTuple):
 
 
 _DEEPEST = '{"a":[' * 125 + "%s" + "]}" * 125
+_DEEP = '{"a":[' * 120 + "%s" + "]}" * 120
 _ANY = [
     _DEEPEST % "1",
     _DEEPEST % '"\\\\u0000"',
@@ -89,9 +90,10 @@ _GOOD: dict[str, list[str]] = {  # the JSON of values that are still taken, by f
     "waitSecs": [*_CLAMPED, "-1e300", "0.5"],
     "retryAfterSecs": [*_CLAMPED, "-1e300", "1e300", "0.5"],
     "percent": [*_CLAMPED, "1e308", "-0.5"],
-    **dict.fromkeys(("retryable", "skip"), ["true", "false"]),
+    **{name: ["true", "false"] for name in ("retryable", "skip")},
     "event": ['"updated"', '"deleted"'],
-    "previousData": ["{}", _DEEPEST % "1"],
+    "previousData": ["{}", _DEEP % "1"],
+    "RecordBody.data": [*_ANY[2:], _DEEP % "1"],  # it goes into payloads
     **dict.fromkeys(("payload", "data", "result"), _ANY),
     "reports": ["[{}, 7, null]"],  # each entry has an outcome of its own
     "kinds": [json.dumps([f"k{n}" for n in range(1_000)]), f'["{"é" * 200}", "*"]'],
@@ -132,7 +134,8 @@ def goods() -> Iterator[Case]:
         assert isinstance(shape, inspect.StructType)
         for field in shape.fields:
             name = field.encode_name
-            for raw in _GOOD[name] if field.required else [*_GOOD[name], "null"]:
+            good = _GOOD.get(f"{shape.cls.__name__}.{name}") or _GOOD[name]
+            for raw in good if field.required else [*good, "null"]:
                 yield Case(row, name, Fault(name, raw if len(raw) < 30 else f"{raw[:12]}… of {len(raw)}", raw, ""))
 
 

@@ -30,7 +30,8 @@ async def test_a_statement_takes_what_its_header_says(sql: Any, name: str) -> No
 
 def test_each_statement_is_called_from_one_module_of_the_store() -> None:
     store = Path(sql_root().parent / "atomo_gql" / "store")
-    modules = {file.name: file.read_text() for file in [*store.glob("*.py"), store.parent / "service" / "health.py"]}
+    files = [*store.rglob("*.py"), store.parent / "service" / "health.py"]
+    modules = {str(file.relative_to(store.parent)): file.read_text() for file in files}
 
     callers = {
         name: [module for module, text in modules.items() if re.search(rf'"{name}"', text)] for name in statements()

@@ -126,6 +126,8 @@ class Dispatcher:
             place = await store.take_checkpoint(connection)
             if place is None:
                 return None
+            # With the lock came a transaction id, and nothing younger is read below. So what was bound before an event
+            # that is read is known here.
             bindings = [b for b in await store.bindings(connection, None) if b.set_aside_at is None]
             everyone = _Subscribers([b for b in bindings if b.at is None], await self._triggers(connection))
             self._bell.is_for_jobs = everyone.types is not None

@@ -191,7 +191,7 @@ class Engine:
             await store.wait_for(connection, begun)
 
     async def _postpone(self, connection: Any, idle: Sequence[Run], now: datetime) -> None:
-        """Nothing followed for these runs: one that is due all the same, against the law, shall not be so at once again."""
+        """Nothing followed for these: one that is due all the same, against the law, shall not be so at once again."""
         stuck = [run for run in idle if run.wake_at is not None and run.wake_at <= now]
         if stuck:
             log.error("runs %s are due, and nothing follows", ", ".join(str(run.id) for run in stuck))
