@@ -150,7 +150,7 @@ class Context:
 
     async def definition(self, version: tuple[UUID, int]) -> Definition | Unavailable:
         """A version of a definition; an error in the place of one that cannot be read."""
-        found = await self._load("definitions", version, self.services.workflows.read)
+        found = await self._load("definitions", version, self.services.workflows.of_runs)
         assert found is not None  # noqa: S101  # there is an error for each that is missing
         return found
 

@@ -207,14 +207,6 @@ class DefinitionService:
             rows = await store.versions(connection, list(wanted))
         return {(row.workflow_id, row.version): row.source for row in rows}
 
-    async def read(self, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
-        """These versions, of runs that the caller has been shown; an error in the place of one that cannot be read."""
-        wanted = set(wanted)
-        if wanted <= self._known.keys():
-            return {version: self._known[version] for version in wanted}
-        async with self._database.transaction() as connection:
-            return await self.load(connection, wanted)
-
     async def load(self, connection: Any, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
         """These versions; an error in the place of one that cannot be read."""
         wanted = set(wanted)
@@ -244,17 +236,6 @@ class DefinitionService:
         if not isinstance(definition, Definition):
             raise definition
         return Workflow(row, definition)
-
-
-def coming_ticks(workflow: Workflow, most: int) -> list[datetime]:
-    """The next times that its schedule begins it; none while it is paused."""
-    trigger, tick = workflow.definition.trigger, workflow.row.next_at
-    if not isinstance(trigger, Schedule) or tick is None:
-        return []
-    cron, found = Cron.parse(trigger.cron, trigger.timezone), [tick]
-    while len(found) < most and (following := cron.next_after(found[-1])) is not None:
-        found.append(following)
-    return found
 
 
 def next_tick(definition: Definition, after: datetime) -> datetime | None:

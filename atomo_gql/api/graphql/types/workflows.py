@@ -13,6 +13,7 @@ from atomo_gql.domain.paging import Page
 from atomo_gql.domain.rules import check_range
 from atomo_gql.domain.workflows import definition as domain
 from atomo_gql.service.workflows import definitions as service
+from atomo_gql.service.workflows.schedules import next_ticks
 
 SORT = "workflow"
 SCHEDULES = "schedule"
@@ -148,7 +149,7 @@ class Schedule:
     def ticks(self, info: Info, first: Annotated[int, argument("At most so many; 1–20.")] = 5) -> list[datetime]:
         """Reckoned from the next one."""
         info.context.budget.spend(0)
-        return service.coming_ticks(self.known, check_range("first", first, 1, 20))
+        return next_ticks(self.known, check_range("first", first, 1, 20))
 
     @strawberry.field(description="The workflow.")
     def workflow(self) -> Workflow:
