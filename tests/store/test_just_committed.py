@@ -1,4 +1,4 @@
-"""A statement has one view of the data, and the functions in it another, which is newer: what is committed in between."""
+"""A statement has one view of the data, the functions in it a newer one: what is committed in between."""
 
 import asyncio
 from typing import Any
