@@ -97,7 +97,7 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
     answers: list[list[LeasedJob]] = [[] for _ in rows]
     for row in found:
         answers[row[0] - 1].append(LeasedJob._make(row[1:-1]))
-    if any(row["created_at"] is None for row in found):
+    if None in [row["payload"] for row in found]:
         answers = [await _complete(database, jobs) for jobs in answers]
     if found and (since := found[0][-1]) is not None:
         request = found[0][0] - 1
@@ -107,7 +107,7 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
 
 async def _complete(database: Database, jobs: list[LeasedJob]) -> list[LeasedJob]:
     """With what was sent, of those that were committed just after the statement began."""
-    found = await database.dispatch("job_sent", [UUID(job.id) for job in jobs if job.created_at is None])
+    found = await database.dispatch("job_sent", [UUID(job.id) for job in jobs if job.payload is None])
     sent = {row["id"]: row for row in found}
     return [
         job._replace(payload=row["payload"], created_at=row["created_at"], trace=row["trace"])
