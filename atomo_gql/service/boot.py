@@ -37,7 +37,7 @@ async def register_files(services: Services, workflows: Path | None, actions: Pa
     if bindings is not None:
         await services.bindings.register_files(bindings)
     return ", ".join(
-        f"{sum(map(len, found.values()))} {what} from {len(found)} files in {folder}"
+        f"{what} in {folder}: {sum(map(len, found.values()))}"
         for found, what, folder in ((definitions, "workflows", workflows), (bindings, "bindings", actions))
         if found is not None
     )

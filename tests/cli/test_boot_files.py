@@ -146,7 +146,7 @@ async def test_two_servers_that_boot_at_once_register_what_files_say_once(boot: 
     boot.write("actions/many.json", [{**BINDING, "action": f"a{n}"} for n in range(20)])
     async with contextlib.AsyncExitStack() as stack:
         here, there = await asyncio.gather(*(stack.enter_async_context(boot.server()) for _ in range(2)))
-        assert "20 workflows from 1 files" in here.log
+        assert ": 20" in here.log
         expected = {f"f{n}": (1, "many.json") for n in range(20)}
         assert await here.found() == await there.found() == expected
         bindings = (await here.call("GET", "/actions"))["bindings"]
