@@ -412,7 +412,7 @@ async def test_a_binding_to_jobs_that_comes_late_need_not_wade_through_all_that_
     await bind(replica)
     await sql.execute("UPDATE checkpoints SET xid = 0")
     head = await sql.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-    for _ in range(0 if head > 10_000 else 10_001 - head):
+    for _ in range(max(0, 10_010 - head)):
         await sql.execute("SELECT pg_current_xact_id()")
     await replica.services.dispatcher.turn()
     assert await sql.fetchval("SELECT xid FROM checkpoints") > 10_000
