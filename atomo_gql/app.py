@@ -134,6 +134,7 @@ class Application:
                 "x-tenant-id",
                 "x-worker-token",
                 "x-request-id",
+                "idempotency-key",
                 "traceparent",
             ],
             expose_headers=["x-request-id", "retry-after"],

@@ -9,20 +9,24 @@ from atomo_gql import __version__
 
 # The command, the module it is in, and what of it is the command.
 COMMANDS = {
+    "action": ("action", "action"),
     "bench": ("bench.command", "bench"),
     "conformance": ("conformance", "conformance"),
     "conformance-worker": ("conformance", "conformance_worker"),
     "dev": ("dev", "dev"),
     "enqueue": ("job", "enqueue"),
+    "event": ("action", "event"),
     "job": ("job", "job"),
     "migrate": ("database", "migrate"),
     "queue": ("queue", "queue"),
     "rebuild": ("database", "rebuild"),
+    "schedule": ("schedule", "schedule"),
     "schema": ("schema", "schema"),
     "serve": ("serve", "serve"),
     "token": ("token", "token"),
     "worker": ("worker", "worker"),
     "worker-token": ("worker_token", "worker_token"),
+    "workflow": ("workflow", "workflow"),
 }
 
 

@@ -10,8 +10,9 @@ import aiohttp
 import click
 
 from atomo_gql.client.connection import Connection
-from atomo_gql.client.errors import ClientError
+from atomo_gql.client.errors import ClientError, Unreachable
 
+_OUTAGE_SECS, _AGAIN_SECS = 60.0, 1.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -64,10 +65,36 @@ class Client:
         self._url = url
         self._token = token or own_token()
 
-    async def rest(self, method: str, path: str, body: object = None) -> Any:
-        """Call a REST route; its JSON."""
+    async def rest(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, *, at: str = ""
+    ) -> Any:
+        """Call a REST route; its JSON. `at`: where the body is from, said when it is refused."""
+        async with self._connected(at) as connection:
+            return await connection.rest(method, path, body, headers)
+
+    @contextlib.asynccontextmanager
+    async def lasting(self) -> AsyncIterator[Callable[[str, str], Coroutine[Any, Any, Any]]]:
+        """`rest` without a body, again and again on one connection. Once the server has answered, an outage of some
+        seconds is waited out."""
         async with self._connected() as connection:
-            return await connection.rest(method, path, body)
+            answered_at: float | None = None
+            clock = asyncio.get_running_loop().time
+
+            async def rest(method: str, path: str) -> Any:
+                nonlocal answered_at
+                while True:
+                    try:
+                        answer = await connection.rest(method, path)
+                    except ClientError as error:
+                        is_away = isinstance(error, Unreachable) or getattr(error, "status", 0) in (429, 503)
+                        if not is_away or answered_at is None or clock() - answered_at > _OUTAGE_SECS:
+                            raise
+                        await asyncio.sleep(_AGAIN_SECS)
+                    else:
+                        answered_at = clock()
+                        return answer
+
+            yield rest
 
     async def graphql(self, query: str, variables: dict[str, Any]) -> Any:
         """Run a query or mutation; its data."""
@@ -81,12 +108,12 @@ class Client:
                 yield item
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Connection]:
+    async def _connected(self, at: str = "") -> AsyncIterator[Connection]:
         try:
             async with Connection(self._url, self._token) as connection:
                 yield connection
         except ClientError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(f"{at}: {error}" if at else str(error)) from None
 
 
 def own_token() -> str:

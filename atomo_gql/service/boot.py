@@ -31,13 +31,13 @@ async def register_files(services: Services, workflows: Path | None, actions: Pa
     """
     definitions = _read_folder(workflows, lambda source: (services.workflows.parse(source), source))
     bindings = _read_folder(actions, services.bindings.parse)
-    if definitions is not None:
-        _refuse_doubles(definitions)
+    if workflows is not None and definitions is not None:
+        _refuse_doubles(workflows, definitions)
         await services.workflows.register_files(definitions)
     if bindings is not None:
         await services.bindings.register_files(bindings)
     return ", ".join(
-        f"{sum(map(len, found.values()))} {what} from {len(found)} files in {folder}"
+        f"{what} in {folder}: {sum(map(len, found.values()))}"
         for found, what, folder in ((definitions, "workflows", workflows), (bindings, "bindings", actions))
         if found is not None
     )
@@ -66,10 +66,12 @@ def _read_folder(folder: Path | None, parse: Callable[[Json], Read]) -> dict[str
     return found
 
 
-def _refuse_doubles(files: Files[tuple[Definition, Json]]) -> None:
+def _refuse_doubles(folder: Path, files: Files[tuple[Definition, Json]]) -> None:
     named: dict[str, str] = {}
     for file, definitions in files.items():
         for definition, _ in definitions:
             if definition.name in named:
-                raise BrokenFile(f"{file}: workflow {definition.name!r} is defined in {named[definition.name]}, too")
+                raise BrokenFile(
+                    f"{folder / file}: workflow {definition.name!r} is defined in {named[definition.name]}, too"
+                )
             named[definition.name] = file

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from atomo_gql.domain.errors import AnswerTooLarge
 from atomo_gql.domain.jobs import Json
 from atomo_gql.store.database import Database, fetch_in
 
@@ -41,9 +42,9 @@ class DefinitionRow:
 
     workflow_id: UUID
     version: int
-    source: Json
     registered_at: datetime
     registered_by: str
+    source: Json = None
 
 
 async def lock(connection: Any, tenant: str, name: str, actor: str, source_file: str | None) -> WorkflowRow:
@@ -110,9 +111,27 @@ async def versions(connection: Any, wanted: Sequence[tuple[UUID, int]]) -> list[
     return [_definition(row) for row in await fetch_in(connection, "workflow_versions", ids, numbers)]
 
 
-async def history(database: Database, workflow_id: UUID, most: int) -> list[DefinitionRow]:
-    """Its versions, newest first."""
-    return [_definition(row) for row in await database.fetch("workflow_history", workflow_id, most)]
+async def sources(
+    database: Database, wanted: Sequence[tuple[UUID, int]], most_bytes: int
+) -> dict[tuple[UUID, int], Json]:
+    """These versions as they were given.
+
+    Raises:
+        AnswerTooLarge: all together are larger than so many bytes.
+    """
+    ids, numbers = [workflow_id for workflow_id, _ in wanted], [number for _, number in wanted]
+    found = await database.fetch("workflow_sources", ids, numbers, most_bytes)
+    if any(row["is_beyond"] for row in found):
+        raise AnswerTooLarge
+    return {(row["workflow_id"], row["version"]): orjson.loads(row["source"]) for row in found}
+
+
+async def history(database: Database, ids: Sequence[UUID], most: int) -> dict[UUID, list[DefinitionRow]]:
+    """The versions of these workflows, newest first, at most so many of each, without the definitions."""
+    answers: dict[UUID, list[DefinitionRow]] = {workflow_id: [] for workflow_id in ids}
+    for row in await database.fetch("workflow_history", list(ids), most):
+        answers[row["workflow_id"]].append(DefinitionRow(**row))
+    return answers
 
 
 async def schedules_due(connection: Any, now: datetime | None, most: int) -> list[WorkflowRow]:

@@ -84,10 +84,22 @@ SELECT d.workflow_id, d.version, d.source, d.registered_at, d.registered_by
 FROM unnest($1::uuid[], $2::integer[]) AS i (id, version)
 JOIN workflow_definitions AS d ON d.workflow_id = i.id AND d.version = i.version;
 
--- name: workflow_history(id uuid, most integer) :many
--- The versions of a workflow, newest first.
-SELECT workflow_id, version, source, registered_at, registered_by FROM workflow_definitions
-WHERE workflow_id = $1::uuid ORDER BY version DESC LIMIT $2::integer;
+-- name: workflow_sources(ids uuid[], versions integer[], most bigint) :many
+-- The same, no more than so many bytes of them all; what lies beyond is left out, and said to be.
+WITH sized AS MATERIALIZED (
+    SELECT d.workflow_id, d.version, d.source, octet_length(d.source::text) AS size
+    FROM unnest($1::uuid[], $2::integer[]) AS i (id, version)
+    JOIN workflow_definitions AS d ON d.workflow_id = i.id AND d.version = i.version
+),
+summed AS (SELECT *, sum(size) OVER (ORDER BY workflow_id, version) > $3::bigint AS is_beyond FROM sized)
+SELECT workflow_id, version, CASE WHEN NOT is_beyond THEN source END AS source, is_beyond FROM summed;
+
+-- name: workflow_history(ids uuid[], most integer) :many
+-- The versions of these workflows, newest first, at most so many of each, without the definitions.
+SELECT d.workflow_id, d.version, d.registered_at, d.registered_by
+FROM unnest($1::uuid[]) AS i (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM workflow_definitions AS w WHERE w.workflow_id = i.id ORDER BY w.version DESC LIMIT $2::integer) AS d;
 
 -- name: schedule_due(now timestamptz, most integer) :many
 -- Schedules whose next tick has come by that time (null: by now), locked; those that somebody else has are passed over.

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,13 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._port = _free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._ports = {"server": _free_port()}
+        self.url = self.url_of("server")
         self._dsn = ""
+        self._postgres: EmbeddedPostgres | None = None
         self._environment = {
             **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
             "ATOMO_DATA_DIR": str(folder / "data"),
-            "PORT": str(self._port),
             "JWT_SECRET": SECRET,
             "ATOMO_JOB_RECLAIM_INTERVAL": "0.2",
             "ATOMO_LOG_LEVEL": "warning",
@@ -57,32 +57,45 @@ class Rig:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def start(self) -> None:
-        """A server, and a worker with a token of its own."""
-        (self.folder / "doubling.py").write_text(_WORKER)
+        """A server, until it is ready."""
         await self.start_server()
         # A second user of the data folder is told the database's address; the server keeps it running.
         guest = EmbeddedPostgres(self.folder / "data")
         self._dsn = await guest.start()
         await guest.stop()
-        body = {"name": "chaos", "queues": ["load"]}
-        async with (
-            aiohttp.ClientSession(headers=admin()) as http,
-            http.post(f"{self.url}/jobs/workers", json=body) as answer,
-        ):
-            self._environment["ATOMO_WORKER_TOKEN"] = (await answer.json())["token"]
+
+    async def start_together(self, names: Sequence[str]) -> None:
+        """Servers of these names on a PostgreSQL that this process keeps running, whoever of them is killed."""
+        self._postgres = EmbeddedPostgres(self.folder / "data")
+        self._dsn = await self._postgres.start()
+        for name in names:
+            await self.start_server(name)
+
+    async def start_doubling(self) -> None:
+        """A worker with a token of its own."""
+        (self.folder / "doubling.py").write_text(_WORKER)
+        self._environment["ATOMO_WORKER_TOKEN"] = await self.mint("load")
         await self.start_worker()
 
-    async def start_server(self) -> None:
-        """`atomo-gql serve`, until it is ready."""
-        await self._start("server", "serve")
-        await until(lambda: self._is_ready(self.url, "server"), within=60)
+    async def mint(self, *queues: str, server: str = "server") -> str:
+        """A worker's token, from the server of that name."""
+        body = {"name": "chaos", "queues": list(queues)}
+        async with (
+            aiohttp.ClientSession(headers=admin()) as http,
+            http.post(f"{self.url_of(server)}/jobs/workers", json=body) as answer,
+        ):
+            token: str = (await answer.json())["token"]
+            return token
 
-    async def start_second_server(self) -> str:
-        """Another, which shares the first one's database; its address."""
-        port = _free_port()
-        url = f"http://127.0.0.1:{port}"
-        await self._start("second", "serve", "--port", str(port))
-        await until(lambda: self._is_ready(url, "second"), within=60)
+    def url_of(self, name: str) -> str:
+        """Where the server of that name listens, each time it is started."""
+        return f"http://127.0.0.1:{self._ports.setdefault(name, _free_port())}"
+
+    async def start_server(self, name: str = "server") -> str:
+        """`atomo-gql serve`, until it is ready; its address. Servers with other names share its database."""
+        url = self.url_of(name)
+        await self._start(name, "serve", "--port", str(self._ports[name]))
+        await until(lambda: self._is_ready(url, name), within=60)
         return url
 
     async def start_worker(self) -> None:
@@ -104,6 +117,8 @@ class Rig:
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
+        if self._postgres:
+            await self._postgres.stop()
 
     async def command(self, *arguments: str) -> str:
         """What a command of the CLI prints; it must end with 0."""
@@ -187,15 +202,25 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def a_rig() -> AsyncIterator[Rig]:
-    """One in a folder that the database's user, who is not root, can reach."""
+    """A server that keeps its PostgreSQL running, and a worker."""
+    with a_folder() as folder:
+        rig = Rig(folder)
+        try:
+            await rig.start()
+            await rig.start_doubling()
+            yield rig
+        finally:
+            await rig.stop()
+
+
+@contextlib.contextmanager
+def a_folder() -> Iterator[Path]:
+    """One that the database's user, who is not root, can reach."""
     folder = Path(tempfile.mkdtemp(prefix="atomo-chaos-"))
     folder.chmod(0o755)
-    rig = Rig(folder)
     try:
-        await rig.start()
-        yield rig
+        yield folder
     finally:
-        await rig.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -49,7 +49,7 @@ async def _watch(http: aiohttp.ClientSession, url: str, ids: list[str], watching
 
 async def test_postgres_killed_under_subscriptions_on_another_server(rig: Rig) -> None:
     await rig.kill("worker")
-    second = await rig.start_second_server()
+    second = await rig.start_server("second")
     ids = await rig.enqueue(JOBS)
     watching = asyncio.Semaphore(0)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:

@@ -77,6 +77,12 @@ async def make_world(shared: Server, shared_sql: Any) -> MakeWorld:
     return make
 
 
+async def waits_for_locks(sql: Any, count: int) -> bool:
+    """Whether so many connections to that database wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await sql.fetchval(waiting) == count)
+
+
 async def make_more(server: Server, sql: Any, name: str) -> tuple[str, str, str]:
     """A workflow, a run of it that is parked, and a binding that was set aside; nothing that happens concerns them."""
     trigger = {"OnEvent": {"model": f"Nothing in {name}", "event_type": "created"}}

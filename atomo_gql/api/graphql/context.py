@@ -19,6 +19,7 @@ from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.domain.workflows.runs import Run, RunBody
 from atomo_gql.service.services import Services
+from atomo_gql.service.workflows.definitions import Registered
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -31,13 +32,13 @@ class Budget:
 
     left: int = AnswerTooLarge.MOST
 
-    def spend(self, size: int) -> None:
-        """Put in so many bytes, and what is around them.
+    def spend(self, size: int, count: int = 1) -> None:
+        """Put in so many bytes, in so many things, and what is around each of them.
 
         Raises:
             AnswerTooLarge: it is full.
         """
-        self.left -= size + EACH
+        self.left -= size + EACH * count
         if self.left < 0:
             raise AnswerTooLarge
 
@@ -145,18 +146,33 @@ class Context:
             return await self.services.runs.jobs(ids, most)
 
         ids = await self._load(f"run jobs {most}", run_id, load) or []
+        self.budget.spend(0, len(ids))  # before they are looked for: what cannot be shown is not looked for
         found = await asyncio.gather(*(self.job(job_id) for job_id in ids))
         return [job for job in found if job is not None]
 
+    async def versions(self, workflow_id: UUID, most: int) -> list[Registered]:
+        """The versions of a workflow, newest first."""
+
+        async def load(ids: list[UUID]) -> dict[UUID, list[Registered]]:
+            return await self.services.workflows.history(ids, most)
+
+        found = await self._load(f"versions {most}", workflow_id, load) or []
+        self.budget.spend(0, len(found))
+        return found
+
     async def definition(self, version: tuple[UUID, int]) -> Definition | Unavailable:
         """A version of a definition; an error in the place of one that cannot be read."""
-        found = await self._load("definitions", version, self.services.workflows.read)
+        found = await self._load("definitions", version, self.services.workflows.of_runs)
         assert found is not None  # noqa: S101  # there is an error for each that is missing
         return found
 
     async def definition_source(self, version: tuple[UUID, int]) -> Json:
         """A version of a definition as it was given."""
-        source = await self._load("definition sources", version, self.services.workflows.sources)
+
+        async def load(versions: list[tuple[UUID, int]]) -> dict[tuple[UUID, int], Json]:
+            return await self.services.workflows.sources(versions, self.budget.left)
+
+        source = await self._load("definition sources", version, load)
         self.budget.spend_json(source)
         return source
 

@@ -11,7 +11,7 @@ from atomo_gql.api.graphql.types.paging import argument
 from atomo_gql.api.graphql.types.runs import WorkflowRun
 from atomo_gql.api.graphql.types.workflows import Workflow
 from atomo_gql.domain.actions import NewEvent
-from atomo_gql.domain.rules import check_name, parse_id
+from atomo_gql.domain.rules import parse_id
 
 _NAME = argument("The workflow's name.")
 _RUN = argument("The run's id.")
@@ -37,14 +37,12 @@ class WorkflowMutations:
     async def remove_workflow(self, info: Info, name: Annotated[str, _NAME]) -> Workflow:
         """`removeWorkflow(name)`."""
         context = info.context
-        name = check_name("name", name)
         return Workflow.of(await context.services.workflows.remove(context.caller, name, trace=context.trace))
 
     @strawberry.mutation(description="Let neither its schedule nor events begin a workflow; people can. For admins.")
     async def pause_workflow(self, info: Info, name: Annotated[str, _NAME]) -> Workflow:
         """`pauseWorkflow(name)`."""
         context = info.context
-        name = check_name("name", name)
         return Workflow.of(await context.services.workflows.pause(context.caller, name, trace=context.trace))
 
     @strawberry.mutation(
@@ -53,7 +51,6 @@ class WorkflowMutations:
     async def resume_workflow(self, info: Info, name: Annotated[str, _NAME]) -> Workflow:
         """`resumeWorkflow(name)`."""
         context = info.context
-        name = check_name("name", name)
         return Workflow.of(await context.services.workflows.resume(context.caller, name, trace=context.trace))
 
     @strawberry.mutation(description="Begin a run, and carry it on as far as it goes without waiting.")
@@ -67,9 +64,7 @@ class WorkflowMutations:
         """`runWorkflow(name, context, idempotencyKey)`."""
         at = info.context
         return WorkflowRun.of(
-            await at.services.runs.start(
-                at.caller, check_name("name", name), context, key=idempotency_key, trace=at.trace
-            )
+            await at.services.runs.start(at.caller, name, context, key=idempotency_key, trace=at.trace)
         )
 
     @strawberry.mutation(
@@ -108,7 +103,7 @@ class WorkflowMutations:
         info: Info,
         model: Annotated[str, argument("What kind of thing; not Job, whose events the service records.")],
         event: Annotated[str, argument("created, updated or deleted.")],
-        id: Annotated[str, argument("Which thing; its events keep their order.")],  # noqa: A002  # the contract's word
+        id: Annotated[strawberry.ID, argument("Which thing; its events keep their order.")],  # noqa: A002  # the contract's word
         data: Annotated[JSON | None, argument("As it is now.")] = None,
         previous_data: Annotated[JSON | None, argument("As it was before: an object.")] = None,
         origin: Annotated[str | None, argument("The action that did it; it does not fire again.")] = None,

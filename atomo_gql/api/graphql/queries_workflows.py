@@ -12,7 +12,7 @@ from atomo_gql.api.graphql.types.paging import AFTER, BEFORE, FIRST, LAST, argum
 from atomo_gql.api.graphql.types.runs import WorkflowRun, WorkflowRunConnection
 from atomo_gql.api.graphql.types.workflows import ScheduleConnection, Workflow, WorkflowConnection, workflow_key
 from atomo_gql.domain.errors import NotFound
-from atomo_gql.domain.rules import check_name, parse_id
+from atomo_gql.domain.rules import parse_id
 
 
 @strawberry.type
@@ -24,7 +24,7 @@ class WorkflowQueries:
         """`workflow(name)`."""
         context = info.context
         try:
-            return Workflow.of(await context.services.workflows.find(context.caller, check_name("name", name)))
+            return Workflow.of(await context.services.workflows.find(context.caller, name))
         except NotFound:
             return None
 
@@ -85,7 +85,7 @@ class WorkflowQueries:
         page = await context.services.runs.page(
             context.caller, wanted, part, oldest_first=order_by is WorkflowRunOrder.OLDEST_FIRST
         )
-        return WorkflowRunConnection.of(page)
+        return WorkflowRunConnection.of(page, wanted)
 
     @strawberry.field(description="The bindings that you may see: your tenant's own, and the service's.")
     async def bindings(

@@ -15,12 +15,12 @@ from atomo_gql.api.graphql.types.moments import DATE_TIME
 
 
 @strawberry.type(description="What can be asked.")
-class Query(WorkflowQueries, JobQueries):
+class Query(JobQueries, WorkflowQueries):
     """Reading."""
 
 
 @strawberry.type(description="What can be done.")
-class Mutation(WorkflowMutations, JobMutations):
+class Mutation(JobMutations, WorkflowMutations):
     """Writing."""
 
 

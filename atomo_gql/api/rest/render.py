@@ -140,8 +140,10 @@ def run_line(r: Run) -> dict[str, Any]:
 
 def run(r: Run, definition: Definition | Unavailable) -> dict[str, Any]:
     """A run with its context, and its steps in the order of the definition it began with."""
-    known = [step.name for step in definition.every_step()] if isinstance(definition, Definition) else []
-    names = known + [name for name in r.steps if name not in known]
+    if isinstance(definition, Definition):
+        names = [step.name for step in definition.every_step()]
+    else:  # it cannot be read any more
+        names = sorted(r.steps, key=lambda name: r.steps[name].began_at)
     return {**run_line(r), "context": r.context, "steps": [_step(name, r.steps.get(name)) for name in names]}
 
 

@@ -274,7 +274,10 @@ class Decider(Generic[Prepared]):
             RenderError: it would.
         """
         results = [state.result for state in self.run.steps.values() if state.result is not None]
-        size = self._size([{**self.run.context, **more}, results])
+        try:
+            size = self._size([{**self.run.context, **more}, results])
+        except AtomoError as error:
+            raise RenderError(f"the context and the results of the steps cannot be kept: {error}") from error
         if size > self._most_bytes:
             raise RenderError(
                 f"the context and the results of the steps must have at most {self._most_bytes} bytes, not {size}"

@@ -5,6 +5,7 @@ service's and fires on every tenant's events.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from atomo_gql.domain.actions import Binding, NewBinding, parse_binding
@@ -68,7 +69,8 @@ class BindingService:
     async def listed(self, caller: Caller) -> list[Binding]:
         """Those that the caller can see, oldest first."""
         async with self._database.transaction() as connection:
-            return await store.bindings(connection, visible_tenant(caller))
+            found = await store.bindings(connection, visible_tenant(caller))
+        return [_shown(caller, binding) for binding in found]
 
     async def page(self, caller: Caller, window: Window[UUID]) -> Page[Binding]:
         """A page of them."""
@@ -80,7 +82,7 @@ class BindingService:
             descending=window.is_backwards,
             most=window.most + 1,
         )
-        return window.page(found)
+        return window.page([_shown(caller, binding) for binding in found])
 
     async def remove(self, caller: Caller, binding_id: UUID, *, trace: str | None = None) -> Binding:
         """Have it fire no more.
@@ -112,3 +114,9 @@ class BindingService:
             raise NotFound(f"there is no binding {binding_id} {what}of yours")
         self._bell.ring()
         return changed[0]
+
+
+def _shown(caller: Caller, binding: Binding) -> Binding:
+    """Without the error of one that is everybody's: it names the event of some tenant, and what was wrong with it."""
+    is_own = caller.sees_all or binding.tenant is not None
+    return binding if is_own else replace(binding, error=None)

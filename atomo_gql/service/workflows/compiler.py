@@ -84,6 +84,12 @@ class Compiler:
         while isinstance(node, nodes.Getattr | nodes.Getitem):  # a.b.c is as deep as it is long, so no recursion here
             self._enter()
             key: Any = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
+            if isinstance(node, nodes.Getattr) and node.attr.startswith(
+                "__"
+            ):  # it would find nothing; better said soon
+                raise Refused(
+                    f"{_MAY} reach for {node.attr[:100]}; a field of that name is written ['{node.attr[:100]}']"
+                )
             if isinstance(key, str | int) and not isinstance(key, bool):
                 key = _checked(self._restore(key) if isinstance(key, str) else key)
                 labels.append(label(key))

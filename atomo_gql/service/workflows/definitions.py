@@ -16,7 +16,7 @@ from atomo_gql.domain.errors import AtomoError, BadUserInput, NotFound, Unavaila
 from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import check_name
+from atomo_gql.domain.rules import check_name, check_range
 from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, Trigger, parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
@@ -32,6 +32,7 @@ MAX_DEFINITION = 262_144  # bytes
 _CACHED = 1_000  # definitions kept in memory
 WorkflowKey = tuple[str, str]  # a name and a tenant
 _Version = tuple[UUID, int]
+Registered = store.DefinitionRow  # a version, with who registered it and when
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +173,10 @@ class DefinitionService:
         )
         return window.page([self._workflow(row) for row in rows])
 
-    async def history(self, workflow: Workflow, most: int) -> list[store.DefinitionRow]:
-        """The versions of a workflow that the caller has been shown, newest first."""
-        return await store.history(self._database, workflow.row.id, most)
+    async def history(self, ids: Sequence[UUID], most: int) -> dict[UUID, list[Registered]]:
+        """The versions of these workflows, which the caller has been shown, newest first, without the definitions."""
+        check_range("first", most, 1, 100)
+        return await store.history(self._database, ids, most)
 
     async def remove(self, caller: Caller, name: str, *, trace: str | None = None) -> Workflow:
         """Let no run of it begin any more; those under way go on.
@@ -222,19 +224,13 @@ class DefinitionService:
             changed = await store.change(connection, row.id, type_, actor, trace, next_at)
         return None if changed is None else replace(changed, source=row.source)
 
-    async def sources(self, wanted: Iterable[_Version]) -> dict[_Version, Json]:
-        """These versions, of runs that the caller has been shown, as they were given."""
-        async with self._database.transaction() as connection:
-            rows = await store.versions(connection, list(wanted))
-        return {(row.workflow_id, row.version): row.source for row in rows}
+    async def sources(self, wanted: Sequence[_Version], most_bytes: int) -> dict[_Version, Json]:
+        """These versions, of workflows or runs that the caller has been shown, as they were given.
 
-    async def read(self, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
-        """These versions, of runs that the caller has been shown; an error in the place of one that cannot be read."""
-        wanted = set(wanted)
-        if wanted <= self._known.keys():
-            return {version: self._known[version] for version in wanted}
-        async with self._database.transaction() as connection:
-            return await self.load(connection, wanted)
+        Raises:
+            AnswerTooLarge: all together are larger than so many bytes.
+        """
+        return await store.sources(self._database, wanted, most_bytes)
 
     async def load(self, connection: Any, wanted: Iterable[_Version]) -> dict[_Version, Definition | Unavailable]:
         """These versions; an error in the place of one that cannot be read."""
@@ -273,17 +269,6 @@ def _same_clock(one: Trigger, other: Trigger) -> bool:
         and isinstance(other, Schedule)
         and (one.cron, one.timezone) == (other.cron, other.timezone)
     )
-
-
-def coming_ticks(workflow: Workflow, most: int) -> list[datetime]:
-    """The next times that its schedule begins it; none while it is paused."""
-    trigger, tick = workflow.definition.trigger, workflow.row.next_at
-    if not isinstance(trigger, Schedule) or tick is None:
-        return []
-    cron, found = Cron.parse(trigger.cron, trigger.timezone), [tick]
-    while len(found) < most and (following := cron.next_after(found[-1])) is not None:
-        found.append(following)
-    return found
 
 
 def next_tick(definition: Definition, after: datetime) -> datetime | None:

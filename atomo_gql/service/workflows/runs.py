@@ -100,22 +100,11 @@ class RunService:
         return await store.bodies(self._database, ids, most)
 
     async def page(self, caller: Caller, wanted: RunFilter, window: Window[UUID], *, oldest_first: bool) -> Page[Run]:
-        """The runs that are wanted and that the caller may see, without contexts and results.
-
-        Raises:
-            BadUserInput: a condition breaks a rule.
-        """
-        if wanted.workflow is not None:
-            check_name("filter.workflow", wanted.workflow)
-        if wanted.key is not None:
-            check_name("filter.idempotencyKey", wanted.key, MAX_KEY)
+        """The runs that are wanted and that the caller may see, without contexts and results."""
         tenant = visible_tenant(caller)
-        ids = await store.page(
-            self._database,
+        ids = await self._ids(
             tenant,
-            workflow=wanted.workflow,
-            statuses=wanted.statuses,
-            key=None if wanted.key is None else f"key:{wanted.key}",
+            wanted,
             above=window.lower(descending=not oldest_first),
             below=window.upper(descending=not oldest_first),
             descending=oldest_first is window.is_backwards,
@@ -123,6 +112,32 @@ class RunService:
         )
         found = await store.listed(self._database, ids, tenant)
         return window.page([found[run_id] for run_id in ids if run_id in found])
+
+    async def count(self, caller: Caller, wanted: RunFilter, most: int) -> int:
+        """How many are wanted and may be seen; counted up to `most`."""
+        return len(await self._ids(visible_tenant(caller), wanted, most=most))
+
+    async def _ids(
+        self,
+        tenant: str | None,
+        wanted: RunFilter,
+        *,
+        above: UUID | None = None,
+        below: UUID | None = None,
+        descending: bool = True,
+        most: int,
+    ) -> list[UUID]:
+        return await store.page(
+            self._database,
+            tenant,
+            workflow=wanted.workflow,
+            statuses=wanted.statuses,
+            key=None if wanted.key is None else f"key:{wanted.key}",
+            above=above,
+            below=below,
+            descending=descending,
+            most=most,
+        )
 
     async def jobs(self, ids: Sequence[UUID], most: int) -> dict[UUID, list[UUID]]:
         """The jobs that the steps of these runs, which the caller has been shown, enqueued; at most so many of each."""

@@ -116,7 +116,15 @@ class WorkflowRunFilter:
     idempotency_key: str | None = strawberry.field(default=None, description="With this key.")
 
     def checked(self) -> RunFilter:
-        """As the service takes it."""
+        """As the service takes it.
+
+        Raises:
+            BadUserInput: a condition breaks a rule.
+        """
+        if self.workflow is not None:
+            check_name("filter.workflow", self.workflow)
+        if self.idempotency_key is not None:
+            check_name("filter.idempotencyKey", self.idempotency_key, MAX_KEY)
         return RunFilter(
             workflow=self.workflow,
             statuses=None if self.status is None else tuple(RunStatus[s.name] for s in self.status),

@@ -12,14 +12,15 @@ from atomo_gql.api.graphql.context import Info
 from atomo_gql.api.graphql.types.attempts import milliseconds
 from atomo_gql.api.graphql.types.events import WorkflowRunEvent
 from atomo_gql.api.graphql.types.jobs import Job
-from atomo_gql.api.graphql.types.paging import PageInfo, argument, cursor_of
+from atomo_gql.api.graphql.types.paging import Count, PageInfo, argument, cursor_of
 from atomo_gql.api.graphql.types.steps import WorkflowStep, steps_of
 from atomo_gql.domain.paging import Page
 from atomo_gql.domain.rules import check_range
 from atomo_gql.domain.workflows import runs as domain
-from atomo_gql.service.workflows.runs import key_of
+from atomo_gql.service.workflows.runs import RunFilter, key_of
 
 SORT = "run"
+_MOST_COUNTED = 1_000
 
 
 @strawberry.enum(description="Where a run is in its life.")
@@ -84,16 +85,13 @@ class WorkflowRun:
         """Definitions are loaded for all runs of a page at once."""
         definition = await info.context.definition((self.row.workflow_id, self.row.definition_version))
         steps = steps_of(self.row, definition, is_whole=self.is_whole)
-        for _ in steps:
-            info.context.budget.spend(0)
+        info.context.budget.spend(0, len(steps))
         return steps
 
     @strawberry.field(description="The jobs that its steps enqueued, oldest first.")
     async def jobs(self, info: Info, first: Annotated[int, argument("At most so many; 1–1,000.")] = 100) -> list[Job]:
         """Loaded for all runs of a page at once."""
         jobs = await info.context.run_jobs(self.row.id, check_range("first", first, 1, 1_000))
-        for _ in jobs:
-            info.context.budget.spend(0)
         return [Job.of(job, is_whole=False) for job in jobs]
 
     @strawberry.field(description="Its history, oldest first: each step, what it waited for, and what came of it.")
@@ -160,9 +158,17 @@ class WorkflowRunConnection:
     edges: list[WorkflowRunEdge] = strawberry.field(description="The runs, each with its cursor.")
     nodes: list[WorkflowRun] = strawberry.field(description="The runs.")
     page_info: PageInfo = strawberry.field(description="Where it begins and ends.")
+    wanted: strawberry.Private[RunFilter]
+
+    @strawberry.field(description="How many match, on all pages, counted up to a thousand.")
+    async def total_count(self, info: Info) -> Count:
+        """Counted only when asked for."""
+        context = info.context
+        found = await context.services.runs.count(context.caller, self.wanted, _MOST_COUNTED + 1)
+        return Count(value=min(found, _MOST_COUNTED), is_exact=found <= _MOST_COUNTED)
 
     @classmethod
-    def of(cls, page: Page[domain.Run]) -> "WorkflowRunConnection":
+    def of(cls, page: Page[domain.Run], wanted: RunFilter) -> "WorkflowRunConnection":
         """From the domain."""
         edges = [
             WorkflowRunEdge(cursor=cursor_of(SORT, str(run.id)), node=WorkflowRun.of(run, is_whole=False))
@@ -172,4 +178,5 @@ class WorkflowRunConnection:
             edges=edges,
             nodes=[edge.node for edge in edges],
             page_info=PageInfo.of(page, [edge.cursor for edge in edges]),
+            wanted=wanted,
         )

@@ -3,6 +3,7 @@
 from datetime import datetime
 from enum import Enum
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
 from strawberry.scalars import JSON
@@ -13,6 +14,7 @@ from atomo_gql.domain.paging import Page
 from atomo_gql.domain.rules import check_range
 from atomo_gql.domain.workflows import definition as domain
 from atomo_gql.service.workflows import definitions as service
+from atomo_gql.service.workflows.schedules import next_ticks
 
 SORT = "workflow"
 SCHEDULES = "schedule"
@@ -52,7 +54,12 @@ class WorkflowVersion:
     version: int = strawberry.field(description="1, 2, 3 …")
     registered_at: datetime = strawberry.field(description="When it was registered.")
     registered_by: str = strawberry.field(description="Who registered it.")
-    definition: JSON = strawberry.field(description="As it was given.")
+    workflow_id: strawberry.Private[UUID]
+
+    @strawberry.field(description="As it was given.")
+    async def definition(self, info: Info) -> JSON:
+        """Loaded for all versions of a page at once."""
+        return JSON(await info.context.definition_source((self.workflow_id, self.version)))
 
 
 @strawberry.type(description="A workflow in its newest version.")
@@ -91,17 +98,14 @@ class Workflow:
     async def history(
         self, info: Info, first: Annotated[int, argument("At most so many; 1–100.")] = 20
     ) -> list[WorkflowVersion]:
-        """Not batched: asked for of one workflow, as a rule."""
-        most = check_range("first", first, 1, 100)
-        versions = await info.context.services.workflows.history(self.known, most)
-        for version in versions:
-            info.context.budget.spend_json(version.source)
+        """Loaded for all workflows of a page at once."""
+        versions = await info.context.versions(self.known.row.id, first)
         return [
             WorkflowVersion(
                 version=version.version,
                 registered_at=version.registered_at,
                 registered_by=version.registered_by,
-                definition=version.source,
+                workflow_id=version.workflow_id,
             )
             for version in versions
         ]
@@ -148,7 +152,7 @@ class Schedule:
     def ticks(self, info: Info, first: Annotated[int, argument("At most so many; 1–20.")] = 5) -> list[datetime]:
         """Reckoned from the next one."""
         info.context.budget.spend(0)
-        return service.coming_ticks(self.known, check_range("first", first, 1, 20))
+        return next_ticks(self.known, check_range("first", first, 1, 20))
 
     @strawberry.field(description="The workflow.")
     def workflow(self) -> Workflow:
