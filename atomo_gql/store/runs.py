@@ -201,7 +201,7 @@ async def page(
     most: int,
 ) -> list[UUID]:
     """The ids of runs that match, by id."""
-    names = None if statuses is None else [status.value for status in statuses]
+    names = None if statuses is None else list({status.value: None for status in statuses})
     found = await database.fetch("run_page", tenant, workflow, names, key, above, below, descending, most)
     return [row["id"] for row in found]
 

@@ -17,7 +17,7 @@ from atomo_gql.store.report import ReportRow
 from atomo_gql.store.statements import statements
 from tests.store.test_projection import make_token, row
 
-_GROWS = ("job_records", "events", "ready", "dead", "idempotency_keys")
+_GROWS = ("job_records", "events", "ready", "dead", "idempotency_keys", "run_waits")
 _HOT = ("enqueue.sql", "lease.sql", "report.sql", "sweep.sql", "queues.sql")
 _FEW = 1_500  # rows; the dead letters are a thousand
 _PAGES = 80  # the smallest of those tables is as large, and a lease of six jobs touches 64
@@ -57,13 +57,13 @@ def _read(node: dict[str, Any]) -> Iterator[int]:
         yield from _read(inner)
 
 
-def _scans(node: dict[str, Any]) -> Iterator[str]:
+def scans(node: dict[str, Any]) -> Iterator[str]:
     """The tables that a plan reads from end to end, but for those that hardly hold anything."""
     read = node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)
     if node["Node Type"] == "Seq Scan" and read > _FEW and node.get("Actual Loops", 1):
         yield node["Relation Name"]
     for inner in node.get("Plans", ()):
-        yield from _scans(inner)
+        yield from scans(inner)
 
 
 async def _plan(database: Database, pool: str, name: str, *arguments: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ async def _plan(database: Database, pool: str, name: str, *arguments: Any) -> di
 
 
 async def _scanned(database: Database, pool: str, name: str, *arguments: Any) -> list[str]:
-    found = _scans(await _plan(database, pool, name, *arguments))
+    found = scans(await _plan(database, pool, name, *arguments))
     return [table for table in found if table.startswith(_GROWS)]
 
 
@@ -145,26 +145,29 @@ class _Explained(Database):
                 await transaction.rollback()
         top = json.loads(plan)[0]["Plan"]
         self.pages[name] = max(self.pages.get(name, 0), top["Shared Hit Blocks"] + top["Shared Read Blocks"])
-        self.read[name] = max(self.read.get(name, 0), *_rows_read(top))
+        self.read[name] = max(self.read.get(name, 0), *rows_read(top))
 
 
-def _rows_read(node: dict[str, Any]) -> Iterator[float]:
+def rows_read(node: dict[str, Any]) -> Iterator[float]:
+    """The rows that each node of a plan reads."""
     passed_over = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
     yield (node["Actual Rows"] + passed_over) * node["Actual Loops"]
     for inner in node.get("Plans", ()):
-        yield from _rows_read(inner)
+        yield from rows_read(inner)
 
 
 @pytest.fixture
 async def explained(crowded: Database) -> AsyncIterator[_Explained]:
-    """The same, with 5,000 tokens and answered lease requests beside them."""
+    """The same, with 5,000 tokens and answered lease requests beside them, and 20,000 waits of workflows."""
     async with crowded.connection() as connection:
         await connection.execute(
             """
             INSERT INTO worker_tokens (id, created_at, tenant, name, queues, token_hash, created_by)
             SELECT new_id(), now(), '', 'w', '{*}', sha256(n::text::bytea), 'user:x' FROM generate_series(1, 5000) AS n;
             INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
-            SELECT id, 'r', now() + interval '1 hour', '{}', '{}' FROM worker_tokens"""
+            SELECT id, 'r', now() + interval '1 hour', '{}', '{}' FROM worker_tokens;
+            INSERT INTO run_waits (job_id, run_id, step, is_shared)
+            SELECT id, new_id(), 's', false FROM job_records ORDER BY id DESC LIMIT 20000"""
         )
     await fill.tidy(crowded)
     opened = _Explained(crowded.dsn)
