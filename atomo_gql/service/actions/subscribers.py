@@ -18,7 +18,7 @@ from atomo_gql.domain.actions import (
     moment,
 )
 from atomo_gql.domain.events import Event, EventType, Stream
-from atomo_gql.service.workflows.runs import as_trigger
+from atomo_gql.service.workflows.starting import as_trigger
 from atomo_gql.store.actions import TriggerRow
 from atomo_gql.store.runs import RunRow
 
