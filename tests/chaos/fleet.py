@@ -1,8 +1,12 @@
-"""Servers that are killed in turn, and clients and a worker that ride it out, as those of an operator must."""
+"""Servers that are killed in turn, and clients and a worker that ride it out, as those of an operator must.
+
+A test prints its seed; ATOMO_CHAOS_SEED makes the same definitions and events again, killed after the same pauses.
+"""
 
 import asyncio
 import contextlib
 import json
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -13,6 +17,8 @@ import aiohttp
 from tests.conftest import bearer, until
 
 from .rig import Rig, a_folder
+
+SEED = int(os.environ.get("ATOMO_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 
 # A request whose server is killed, or whose database is, is said again; each has a key that makes that safe.
 _GONE = (aiohttp.ClientError, OSError, TimeoutError)
@@ -45,7 +51,10 @@ class Fleet:
         self.killed_secs = time.monotonic() - began
 
     async def kill_postgres(self, times: int) -> None:
-        """SIGKILL to its postmaster so many times, 0.2 to 1 s after the database could be had."""
+        """SIGKILL to its postmaster so many times, 0.2 to 1 s after the database could be had.
+
+        Whoever keeps it running waits twice as long each time, so a few kills must do.
+        """
         began = time.monotonic()
         for _ in range(times):
             await until(self.rig.has_database, within=60)
@@ -138,3 +147,25 @@ async def all_together(*parts: Awaitable[Any]) -> None:
 
 async def _await(part: Awaitable[Any]) -> None:
     await part
+
+
+async def until_true(ready: Callable[[], bool]) -> None:
+    """Wait for something that this process brings about."""
+
+    async def asked() -> bool:
+        return ready()
+
+    await until(asked, within=300)
+
+
+async def check_streams(sql: Any) -> None:
+    """No stream has a gap, and none begins or ends twice."""
+    broken = await sql.fetch(
+        """
+        SELECT stream, stream_id, array_agg(type ORDER BY version) AS types FROM events GROUP BY stream, stream_id
+        HAVING min(version) <> 1 OR count(*) <> max(version) OR count(DISTINCT version) <> count(*)
+            OR count(*) FILTER (WHERE type IN ('enqueued', 'run_started')) > 1
+            OR count(*) FILTER (WHERE type IN ('succeeded', 'dead', 'run_completed')) > 1
+            OR count(*) FILTER (WHERE type = 'run_failed') > 1 + count(*) FILTER (WHERE type = 'retried')"""
+    )
+    assert broken == []

@@ -1,7 +1,6 @@
 """kill -9 of three replicas in turn while 10,000 events are recorded: each match is enqueued once, and in order."""
 
 import json
-import os
 import random
 from collections import Counter, defaultdict
 from typing import Any
@@ -11,13 +10,11 @@ import pytest
 
 from tests.conftest import admin, bearer, until
 
-from .fleet import Fleet, a_fleet, all_together
+from .fleet import SEED, Fleet, a_fleet, all_together, check_streams, until_true
 from .rig import Rig
-from .test_workflows import check_streams
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(420)]
 
-SEED = int(os.environ.get("ATOMO_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 EVENTS = 10_000
 KILLS = 30
 TENANTS = (None, "north", "south")
@@ -78,7 +75,7 @@ class Recording:
 
     async def record(self, http: aiohttp.ClientSession, number: int) -> None:
         """Event number so, in its tenant; said again, it is the same event."""
-        await _until(lambda: self._fleet.kills >= KILLS * number // EVENTS - 1)
+        await until_true(lambda: self._fleet.kills >= KILLS * number // EVENTS - 1)
         event_id = f"e{number}"
         if self._is_late_bound:
             self.after_late.add(event_id)
@@ -88,7 +85,7 @@ class Recording:
 
     async def bind_late(self) -> None:
         """In the midst of it all, a binding for what comes after it."""
-        await _until(lambda: len(self._accepted) > EVENTS // 2)
+        await until_true(lambda: len(self._accepted) > EVENTS // 2)
         self.before_late = set(self._accepted)
         async with aiohttp.ClientSession(headers=admin()) as http:
             await self._fleet.call(http, "/actions", LATE, accepted=[201])
@@ -231,10 +228,3 @@ async def _until_dispatched(rig: Rig) -> None:
         await until(all_done, within=90)
     except TimeoutError:
         raise AssertionError(f"seed {SEED}: not all was dispatched\n{rig.logs()}") from None
-
-
-async def _until(ready: Any) -> None:
-    async def asked() -> bool:
-        return bool(ready())
-
-    await until(asked, within=300)
