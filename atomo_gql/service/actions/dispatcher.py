@@ -15,38 +15,31 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from atomo_gql.domain.actions import (
-    JOB,
-    MAX_DEPTH,
     Binding,
     ModelEvent,
     event_of_job,
     event_of_record,
     job_of,
-    moment,
 )
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import Event, EventFilter, EventType, Place, Stream
 from atomo_gql.domain.rules import MAX_BATCH
 from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.service import metrics
+from atomo_gql.service.actions.subscribers import ACTOR, Subscribers, Trigger, run_of, starts
 from atomo_gql.service.context import Resources
 from atomo_gql.service.jobs import JobService
 from atomo_gql.service.workflows.definitions import DefinitionService
-from atomo_gql.service.workflows.runs import as_trigger
 from atomo_gql.store import actions as store
 from atomo_gql.store import events as store_events
 from atomo_gql.store import runs as store_runs
-from atomo_gql.store.actions import TriggerRow
 from atomo_gql.store.database import is_data_error
 from atomo_gql.store.enqueue import Enqueued, EnqueueRow
 from atomo_gql.store.runs import RunRow
 
 log = logging.getLogger("atomo_gql.actions")
 
-ACTOR = "system:actions"
 _LOT = 500  # recorded events in one transaction
 _LOOKED_AT = 2_000  # events of all kinds looked at in one transaction
 _BYTES = 8_000_000  # of their data
@@ -72,53 +65,6 @@ class _Match(NamedTuple):
     binding_id: UUID
     before: Place
     row: EnqueueRow
-
-
-@dataclass(frozen=True, slots=True)
-class _Trigger:
-    """A workflow that events start."""
-
-    row: TriggerRow
-    timeout_secs: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Subscribers:
-    """Whom events are for."""
-
-    bindings: Sequence[Binding]
-    triggers: Sequence[_Trigger]
-
-    @property
-    def is_nobody(self) -> bool:
-        """Whether there is none."""
-        return not self.bindings and not self.triggers
-
-    @property
-    def types(self) -> list[EventType] | None:
-        """The transitions of jobs that somebody wants; None: there are none."""
-        named = [b.what.event for b in self.bindings if b.what.model == JOB]
-        named += [t.row.event_type for t in self.triggers if t.row.model == JOB]
-        if not named:
-            return None
-        if "updated" in named:
-            return [type_ for type_ in _TRANSITIONS if type_ is not EventType.ENQUEUED or "created" in named]
-        return sorted(
-            {EventType.ENQUEUED if name == "created" else EventType(name) for name in named if name != "deleted"}
-        )
-
-
-_TRANSITIONS = (
-    EventType.ENQUEUED,
-    EventType.LEASED,
-    EventType.RELEASED,
-    EventType.RECLAIMED,
-    EventType.FAILED,
-    EventType.SUCCEEDED,
-    EventType.DEAD,
-    EventType.RETRIED,
-    EventType.CANCELLED,
-)
 
 
 class Dispatcher:
@@ -149,7 +95,7 @@ class Dispatcher:
             # Before it is known who there is: who registers after this wants only what comes after this.
             head = await store_events.head_in(connection)
             bindings = [b for b in await store.bindings(connection, None) if b.set_aside_at is None]
-            everyone = _Subscribers([b for b in bindings if b.at is None], await self._triggers(connection))
+            everyone = Subscribers([b for b in bindings if b.at is None], await self._triggers(connection))
             self._bell.is_for_jobs = everyone.types is not None
             fired = Fired(is_careful=is_careful)
             end = await self._go_on(connection, place, head, everyone, fired)
@@ -167,16 +113,14 @@ class Dispatcher:
         metrics.DISPATCH_LAG.set(lag)
         return lag
 
-    async def _triggers(self, connection: Any) -> list[_Trigger]:
+    async def _triggers(self, connection: Any) -> list[Trigger]:
         rows = await store.triggers(connection)
         versions = {(row.id, row.definition_version) for row in rows}
         definitions = await self._definitions.load(connection, versions) if rows else {}
         found = [(row, definitions[row.id, row.definition_version]) for row in rows]
-        return [_Trigger(row, known.timeout_secs) for row, known in found if isinstance(known, Definition)]
+        return [Trigger(row, known.timeout_secs) for row, known in found if isinstance(known, Definition)]
 
-    async def _go_on(
-        self, connection: Any, place: Place, head: Place, subscribers: _Subscribers, fired: Fired
-    ) -> Place:
+    async def _go_on(self, connection: Any, place: Place, head: Place, subscribers: Subscribers, fired: Fired) -> Place:
         if subscribers.is_nobody:
             found, _ = await store.recorded(connection, place, 1, 1)
             return max(place, head) if found else place
@@ -189,7 +133,7 @@ class Dispatcher:
     async def _catch_up(self, connection: Any, late: Binding, main: Place, fired: Fired) -> None:
         """Take a binding that was set aside a step nearer to the others."""
         assert late.at is not None  # noqa: S101  # the caller asked
-        alone = _Subscribers([late], [])
+        alone = Subscribers([late], [])
         events, end, has_more = await self._read(connection, late.at, main, alone)
         is_there = not has_more or end >= main
         if await self._fire(connection, events, alone, late.at, fired):
@@ -197,7 +141,7 @@ class Dispatcher:
             fired.has_more |= not is_there
 
     async def _read(
-        self, connection: Any, place: Place, until: Place, subscribers: _Subscribers
+        self, connection: Any, place: Place, until: Place, subscribers: Subscribers
     ) -> tuple[list[ModelEvent], Place, bool]:
         """What comes after one place, up to another; where that ends, and whether there may be more up to there."""
         types = subscribers.types
@@ -216,7 +160,7 @@ class Dispatcher:
         return events, max(place, min(end, until)), has_more and end < until
 
     async def _fire(
-        self, connection: Any, events: Sequence[ModelEvent], subscribers: _Subscribers, place: Place, fired: Fired
+        self, connection: Any, events: Sequence[ModelEvent], subscribers: Subscribers, place: Place, fired: Fired
     ) -> bool:
         """Enqueue and begin what these events call for; whether no binding had to be set aside."""
         matches: list[_Match] = []
@@ -234,7 +178,7 @@ class Dispatcher:
                 except Exception as error:
                     log.exception("binding %s failed on event %s", binding.id, event.event_id)
                     aside[binding.id] = f"event {event.event_id}: {type(error).__name__}: {error}", before
-            begun += [_run(trigger, event) for trigger in subscribers.triggers if _starts(trigger, event)]
+            begun += [run_of(trigger, event) for trigger in subscribers.triggers if starts(trigger, event)]
             before = event.place
         if fired.is_careful:
             matches, begun = await self._possible(connection, matches, begun, aside)
@@ -310,45 +254,6 @@ async def _refusal(connection: Any, write: Awaitable[object]) -> str | None:
         if not is_data_error(error):
             raise
         return f"{type(error).__name__}: {error}"
-
-
-def _run(trigger: "_Trigger", event: ModelEvent) -> RunRow:
-    shown = {
-        "model": event.model,
-        "event": event.event,
-        "id": event.entity_id,
-        "eventId": event.event_id,
-        "data": event.data,
-        "previousData": event.previous,
-        "actor": event.actor,
-        "timestamp": moment(event.at),
-        "origin": event.origin,
-    }
-    return RunRow(
-        workflow_id=trigger.row.id,
-        workflow=trigger.row.name,
-        definition_version=trigger.row.definition_version,
-        tenant=event.tenant or "",
-        actor=ACTOR,
-        trace=event.trace,
-        key=f"event:{event.event_id}",
-        depth=event.depth + 1,
-        timeout_secs=trigger.timeout_secs,
-        trigger=as_trigger("event", model=event.model, event=event.event, eventId=event.event_id),
-        context=orjson.dumps({"event": shown}),
-    )
-
-
-def _starts(trigger: "_Trigger", event: ModelEvent) -> bool:
-    row = trigger.row
-    return (
-        row.model == event.model
-        and row.event_type in (event.event, event.transition)
-        and row.tenant in ("", event.tenant or "")
-        and event.origin != f"workflow:{row.name}"
-        and event.place.xid > row.since_xid
-        and event.depth < MAX_DEPTH
-    )
 
 
 def _read_event(event: Event, kept: dict[UUID, Any]) -> ModelEvent | None:

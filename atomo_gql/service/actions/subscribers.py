@@ -1,0 +1,100 @@
+"""Whom events are for: bindings of actions, and workflows that events start."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from atomo_gql.domain.actions import JOB, MAX_DEPTH, Binding, ModelEvent, moment
+from atomo_gql.domain.events import EventType
+from atomo_gql.service.workflows.runs import as_trigger
+from atomo_gql.store.actions import TriggerRow
+from atomo_gql.store.runs import RunRow
+
+ACTOR = "system:actions"
+_TRANSITIONS = (
+    EventType.ENQUEUED,
+    EventType.LEASED,
+    EventType.RELEASED,
+    EventType.RECLAIMED,
+    EventType.FAILED,
+    EventType.SUCCEEDED,
+    EventType.DEAD,
+    EventType.RETRIED,
+    EventType.CANCELLED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A workflow that events start."""
+
+    row: TriggerRow
+    timeout_secs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribers:
+    """Whom events are for."""
+
+    bindings: Sequence[Binding]
+    triggers: Sequence[Trigger]
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether there is none."""
+        return not self.bindings and not self.triggers
+
+    @property
+    def types(self) -> list[EventType] | None:
+        """The transitions of jobs that somebody wants; None: there are none."""
+        named = [b.what.event for b in self.bindings if b.what.model == JOB]
+        named += [t.row.event_type for t in self.triggers if t.row.model == JOB]
+        if not named:
+            return None
+        if "updated" in named:
+            return [type_ for type_ in _TRANSITIONS if type_ is not EventType.ENQUEUED or "created" in named]
+        return sorted(
+            {EventType.ENQUEUED if name == "created" else EventType(name) for name in named if name != "deleted"}
+        )
+
+
+def run_of(trigger: Trigger, event: ModelEvent) -> RunRow:
+    """The run that an event begins; it has the event in its context."""
+    shown = {
+        "model": event.model,
+        "event": event.event,
+        "id": event.entity_id,
+        "eventId": event.event_id,
+        "data": event.data,
+        "previousData": event.previous,
+        "actor": event.actor,
+        "timestamp": moment(event.at),
+        "origin": event.origin,
+    }
+    return RunRow(
+        workflow_id=trigger.row.id,
+        workflow=trigger.row.name,
+        definition_version=trigger.row.definition_version,
+        tenant=event.tenant or "",
+        actor=ACTOR,
+        trace=event.trace,
+        key=f"event:{event.event_id}",
+        depth=event.depth + 1,
+        timeout_secs=trigger.timeout_secs,
+        trigger=as_trigger("event", model=event.model, event=event.event, eventId=event.event_id),
+        context=orjson.dumps({"event": shown}),
+    )
+
+
+def starts(trigger: Trigger, event: ModelEvent) -> bool:
+    """Whether an event begins a run of that workflow."""
+    row = trigger.row
+    return (
+        row.model == event.model
+        and row.event_type in (event.event, event.transition)
+        and row.tenant in ("", event.tenant or "")
+        and event.origin != f"workflow:{row.name}"
+        and event.place.xid > row.since_xid
+        and event.depth < MAX_DEPTH
+    )
