@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from atomo_gql.domain import rules
-from atomo_gql.domain.errors import BadUserInput
 from atomo_gql.domain.events import Event, EventType, Place
 from atomo_gql.domain.jobs import JobStatus, Json, NewJob
-from atomo_gql.domain.rules import MAX_KEY, check_json, check_name, check_queue
 from atomo_gql.domain.workflows.condition import look_up, same
 
 JOB = "Job"  # the model of our own events
 MAX_DEPTH = 16  # events and runs that lead one to another; what is deeper fires nothing
-MAX_EVENT_DEPTH = rules.MAX_DEPTH - 10  # levels of nesting: it goes into the payloads of jobs, and the contexts of runs
-MAX_FIELDS = 200
 DEFAULT_QUEUE = "actions"
 
 CHANGES = ("created", "updated", "deleted")
-_STATUS = {
+TRANSITIONS = {  # of a job, and where it is then
     EventType.ENQUEUED: JobStatus.QUEUED,
     EventType.LEASED: JobStatus.LEASED,
     EventType.RELEASED: JobStatus.QUEUED,
@@ -150,93 +145,24 @@ def moment(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
 
 
-def check_event(field: str, model: str, event: str) -> str:
-    """The name of an event that a model can have.
-
-    Raises:
-        BadUserInput: it has no such event.
-    """
-    known = (*CHANGES, *(type_.value for type_ in _STATUS)) if model == JOB else CHANGES
-    if event not in known:
-        raise BadUserInput(f"{field} must be one of {', '.join(known)}", field=field)
-    return event
-
-
-def check_new_event(event: NewEvent) -> NewEvent:
-    """Every rule of recording but that of the size.
-
-    Raises:
-        BadUserInput: names the field and the rule.
-    """
-    check_name("model", event.model)
-    if event.model == JOB:
-        raise BadUserInput("model must not be Job: what happens to jobs is recorded by the service", field="model")
-    check_event("event", event.model, event.event)
-    check_name("id", event.entity_id, MAX_KEY)
-    check_json("data", event.data, MAX_EVENT_DEPTH)
-    if event.previous is not None and not isinstance(event.previous, dict):
-        raise BadUserInput("previousData must be an object", field="previousData")
-    check_json("previousData", event.previous, MAX_EVENT_DEPTH)
-    if event.origin is not None:
-        check_name("origin", event.origin, MAX_KEY)
-    if event.event_id is not None:
-        check_name("eventId", event.event_id, MAX_KEY - 201)  # with an action it makes an idempotency key
-    return event
-
-
-def parse_binding(source: Json) -> NewBinding:
-    """A binding from JSON.
-
-    Raises:
-        BadUserInput: names the field and the rule.
-    """
-    if not isinstance(source, dict):
-        raise BadUserInput("a binding must be an object")
-    check_json("binding", source)
-    known = ("model", "event", "action", "queue", "condition", "input")
-    _only(source, known, "")
-    for name in ("model", "event", "action"):
-        if name not in source:
-            raise BadUserInput(f"{name} is required", field=name)
-    model = check_name("model", _text("model", source["model"]))
-    condition = source.get("condition")
-    if condition is not None and not isinstance(condition, dict):
-        raise BadUserInput("condition must be an object", field="condition")
-    condition = condition or {}
-    _only(condition, ("changedAny", "fieldEquals"), "condition.")
-    equals = condition.get("fieldEquals")
-    if equals is not None and (not isinstance(equals, dict) or not 0 < len(equals) <= MAX_FIELDS):
-        place = "condition.fieldEquals"
-        raise BadUserInput(f"{place} must be an object of 1 to {MAX_FIELDS} fields", field=place)
-    queue = source.get("queue")
-    return NewBinding(
-        model=model,
-        event=check_event("event", model, _text("event", source["event"])),
-        action=check_name("action", _text("action", source["action"])),
-        queue=DEFAULT_QUEUE if queue is None else check_queue("queue", _text("queue", queue)),
-        changed_any=_fields("condition.changedAny", condition.get("changedAny")),
-        field_equals=equals,
-        input=_fields("input", source.get("input")),
-    )
-
-
 def event_of_job(event: Event, kept: Json, kind: str, queue: str) -> ModelEvent:
     """A transition of a job as an event of the model `Job`. `kept` is the data of its first event, without payload."""
-    data = {"id": str(event.stream_id), "queue": queue, "kind": kind, "status": _STATUS[event.type].value}
-    for name in ("attempt", "error", "result", "reason"):
-        if name in event.data:
-            data[name] = event.data[name]
+    known = {"id": str(event.stream_id), "queue": queue, "kind": kind}
     if "runId" in kept:
-        data["runId"] = kept["runId"]
+        known["runId"] = kept["runId"]
+    said = {name: event.data[name] for name in ("attempt", "error", "result", "reason") if name in event.data}
+    data = {**known, "status": TRANSITIONS[event.type].value, **said}
     is_new = event.type is EventType.ENQUEUED
     before = _BEFORE.get(event.type, JobStatus.LEASED)
+    if event.type is EventType.DEAD and "leaseId" not in event.data:  # its deadline passed before anybody had it
+        before = JobStatus.QUEUED
     return ModelEvent(
         event_id=f"{event.stream_id}:{event.version}",
         model=JOB,
         event="created" if is_new else "updated",
         entity_id=str(event.stream_id),
         data=data,
-        previous=None if is_new or before is None else {**data, "status": before.value},
+        previous=None if is_new or before is None else {**known, "status": before.value},
         origin=kept.get("origin"),
         actor=event.actor,
         at=event.at,
@@ -276,25 +202,3 @@ def _has_changed(field: str, event: ModelEvent) -> bool:
 def _equals(wanted: dict[str, Json], event: ModelEvent) -> bool:
     data = event.data if isinstance(event.data, dict) else {}
     return all(same(look_up(field, data), value) for field, value in wanted.items())
-
-
-def _fields(place: str, source: Json) -> tuple[str, ...] | None:
-    if source is None:
-        return None
-    if not isinstance(source, list) or not 0 < len(source) <= MAX_FIELDS:
-        raise BadUserInput(f"{place} must be a list of 1 to {MAX_FIELDS} names of fields", field=place)
-    return tuple(check_name(f"{place}[{i}]", _text(f"{place}[{i}]", name), 500) for i, name in enumerate(source))
-
-
-def _only(source: Json, known: tuple[str, ...], at: str) -> None:
-    for name in source:
-        if name not in known:
-            raise BadUserInput(
-                f"{at}{name[:100]} is not a field here; there may be: {', '.join(known)}", field=f"{at}{name[:100]}"
-            )
-
-
-def _text(place: str, source: Json) -> str:
-    if not isinstance(source, str):
-        raise BadUserInput(f"{place} must be a string", field=place)
-    return source

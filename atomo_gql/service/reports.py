@@ -118,25 +118,19 @@ class ReportService:
 
     async def _apply(self, type_: ReportType, numbered: _Numbered, outcomes: list[Outcome]) -> _Numbered:
         """Run one statement for all of a type; those whose lease was lost."""
-        rows = [row for _, _, row in numbered]
-        answers = list(await self._batchers[type_].submit_many(rows))
-        # A lease that a heartbeat has moved while the statement waited for it is hidden from that statement.
-        missed = [place for place, done in enumerate(answers) if done is None]
-        again = await self._batchers[type_].submit_many([rows[place] for place in missed])
-        for place, done in zip(missed, again, strict=True):
-            answers[place] = done
+        answers = await self._batchers[type_].submit_many([row for _, _, row in numbered])
         lost = [one for one, done in zip(numbered, answers, strict=True) if done is None]
-        taken = [(place, report, took) for (place, report, _), took in zip(numbered, answers, strict=True) if took]
+        done = [(place, report, took) for (place, report, _), took in zip(numbered, answers, strict=True) if took]
         if type_ is ReportType.PROGRESS:
-            for _, report, took in taken:
+            for _, report, took in done:
                 self._tell(report.lease.job_id, report.progress or Progress(), took.attempt or 0)
-        elif type_ in _ENDING and taken:
+        elif type_ in _ENDING and done:
             if type_ is ReportType.FAIL:
-                for place, _, took in taken:
+                for place, _, took in done:
                     outcomes[place] = took.failure
-            self._ended(type_, Counter([took for _, _, took in taken]))
+            self._ended(type_, Counter([took for _, _, took in done]))
             self._log_bell.ring_for_jobs()
-            self._hub.changed(UUID(report.lease.job_id) for _, report, _ in taken)
+            self._hub.changed(UUID(report.lease.job_id) for _, report, _ in done)
         return lost
 
     def _ended(self, type_: ReportType, ends: Counter[Accepted]) -> None:

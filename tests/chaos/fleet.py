@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.conftest import bearer
+from tests.conftest import bearer, until
 
 from .rig import Rig, a_folder
 
@@ -42,6 +42,16 @@ class Fleet:
         async with asyncio.TaskGroup() as group:
             for name in self.names:
                 group.create_task(self._kill(name))
+        self.killed_secs = time.monotonic() - began
+
+    async def kill_postgres(self, times: int) -> None:
+        """SIGKILL to its postmaster so many times, 0.2 to 1 s after the database could be had."""
+        began = time.monotonic()
+        for _ in range(times):
+            await until(self.rig.has_database, within=60)
+            await asyncio.sleep(self._dice.uniform(0.2, 1))  # the moment is the point
+            await self.rig.kill("postgres")
+            self.kills += 1
         self.killed_secs = time.monotonic() - began
 
     async def _kill(self, name: str) -> None:

@@ -33,7 +33,7 @@ async def double(ctx):
 """
 _PROGRESS = """
 SELECT (SELECT count(*) FROM events WHERE type = 'succeeded'), (SELECT count(*) FROM leases)"""
-_DATABASE_IS_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_IS_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Rig:
@@ -164,10 +164,17 @@ class Rig:
 
     async def progress(self) -> tuple[int, int]:
         """How many jobs have succeeded, and how many a worker has in hand; (0, 0) while the database is away."""
-        with contextlib.suppress(*_DATABASE_IS_AWAY):
+        with contextlib.suppress(*DATABASE_IS_AWAY):
             async with self.sql() as sql:
                 return tuple(await sql.fetchrow(_PROGRESS))
         return 0, 0
+
+    async def has_database(self) -> bool:
+        """Whether it can be had just now."""
+        with contextlib.suppress(*DATABASE_IS_AWAY):
+            async with self.sql() as sql:
+                return bool(await sql.fetchval("SELECT true"))
+        return False
 
     @contextlib.asynccontextmanager
     async def sql(self) -> AsyncIterator[Any]:

@@ -12,7 +12,8 @@ from atomo_gql.domain.events import Event, EventType, Stream
 from atomo_gql.domain.jobs import Json, NewJob
 from atomo_gql.domain.rules import check_new_job
 from atomo_gql.domain.workflows.deciding import Decider, JobEnd
-from atomo_gql.domain.workflows.definition import Definition, parse_definition
+from atomo_gql.domain.workflows.definition import Definition
+from atomo_gql.domain.workflows.parsing import parse_definition
 from atomo_gql.domain.workflows.runs import Run, fold
 from atomo_gql.service.workflows.templates import Templates
 

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge
 from atomo_gql.domain.jobs import Json
-from atomo_gql.domain.workflows.definition import (
-    MAX_BRANCHES,
-    MAX_STEPS,
-    Definition,
-    JobAction,
-    OnEvent,
-    Parallel,
-    Schedule,
-    parse_definition,
-)
+from atomo_gql.domain.workflows.definition import Definition, JobAction, OnEvent, Parallel, Schedule
+from atomo_gql.domain.workflows.parsing import MAX_BRANCHES, MAX_STEPS, parse_definition
 from atomo_gql.service.workflows.templates import Templates
 from tests.parts import ALICE, ROOT, Replica
 from tests.workflows.play import TEMPLATES, delay, group, job, put

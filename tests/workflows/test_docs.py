@@ -14,8 +14,8 @@ import pytest
 from atomo_gql import cli
 from atomo_gql.api.rest.routes import ROUTES
 from atomo_gql.domain import actions
-from atomo_gql.domain.actions import parse_binding
-from atomo_gql.domain.workflows import definition
+from atomo_gql.domain.model_rules import parse_binding
+from atomo_gql.domain.workflows import definition, parsing
 from atomo_gql.domain.workflows.condition import Operator
 from atomo_gql.domain.workflows.runs import RunStatus, StepStatus
 from atomo_gql.service.boot import register_files
@@ -179,14 +179,14 @@ def test_every_field_word_and_filter_is_documented() -> None:
         assert f"`{name}`" in flows or f'"{name}"' in flows, name
     for word in [*Operator, *StepStatus, *(status.value for status in RunStatus), *FILTERS]:
         assert re.search(rf"`{word}\b", flows), word
-    for word in [*(type_.value for type_ in actions._STATUS), "created", "updated", "deleted"]:
+    for word in [*(type_.value for type_ in actions.TRANSITIONS), "created", "updated", "deleted"]:
         assert f"`{word}`" in acts, word
 
 
 def test_the_bounds_that_the_pages_name_are_those_of_the_code() -> None:
     flows, acts = PAGES["workflows"], PAGES["actions"]
-    assert (definition.MAX_STEPS, definition.MAX_BRANCHES, definitions.MAX_DEFINITION) == (200, 50, 262_144)
-    assert definition.MAX_DELAY_SECS == definition.MAX_RUN_SECS == 31_536_000
+    assert (parsing.MAX_STEPS, parsing.MAX_BRANCHES, definitions.MAX_DEFINITION) == (200, 50, 262_144)
+    assert parsing.MAX_DELAY_SECS == parsing.MAX_RUN_SECS == 31_536_000
     assert (templates.MAX_CHARACTERS, templates.MAX_PARTS, expressions.MAX_TEXT) == (262_144, 5_000, 65_536)
     assert (compiler.MAX_NODES, compiler.MAX_DEPTH, schedules.MOST_MISSED) == (1_000, 20, 100)
     for number in ("262,144", "31,536,000", "65,536", "5,000", "1,000 parts", "20 expressions", "the last 100"):

@@ -18,15 +18,8 @@ from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import EventType
 from atomo_gql.domain.jobs import Json, NewJob
 from atomo_gql.domain.workflows.condition import holds
-from atomo_gql.domain.workflows.definition import (
-    Definition,
-    Delay,
-    JobAction,
-    Parallel,
-    SetVariable,
-    Step,
-    check_delay,
-)
+from atomo_gql.domain.workflows.definition import Definition, Delay, JobAction, Parallel, SetVariable, Step
+from atomo_gql.domain.workflows.parsing import check_delay
 from atomo_gql.domain.workflows.rendering import Renderer, RenderError
 from atomo_gql.domain.workflows.runs import Run, StepState, StepStatus
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from atomo_gql.domain.actions import Binding, NewBinding, parse_binding
+from atomo_gql.domain.actions import Binding, NewBinding
 from atomo_gql.domain.errors import NotFound
 from atomo_gql.domain.jobs import Json
+from atomo_gql.domain.model_rules import parse_binding
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant

@@ -15,19 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from atomo_gql.domain.actions import (
-    Binding,
-    ModelEvent,
-    event_of_job,
-    event_of_record,
-    job_of,
-)
+from atomo_gql.domain.actions import Binding, ModelEvent, job_of
 from atomo_gql.domain.errors import AtomoError
-from atomo_gql.domain.events import Event, EventFilter, EventType, Place, Stream
+from atomo_gql.domain.events import EventFilter, EventType, Place, Stream
 from atomo_gql.domain.rules import MAX_BATCH
 from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.service import metrics
-from atomo_gql.service.actions.subscribers import ACTOR, Subscribers, Trigger, run_of, starts
+from atomo_gql.service.actions.subscribers import ACTOR, Subscribers, Trigger, read_event, run_of, starts
 from atomo_gql.service.context import Resources
 from atomo_gql.service.jobs import JobService
 from atomo_gql.service.workflows.definitions import DefinitionService
@@ -156,7 +150,7 @@ class Dispatcher:
         found = [event for event in found if event.place <= until]
         ids = {event.stream_id for event in found if event.stream is Stream.JOB}
         kept = await store.beginnings(connection, ids) if ids else {}
-        events = [read for event in found if (read := _read_event(event, kept))]
+        events = [read for event in found if (read := read_event(event, kept))]
         return events, max(place, min(end, until)), has_more and end < until
 
     async def _fire(
@@ -254,12 +248,3 @@ async def _refusal(connection: Any, write: Awaitable[object]) -> str | None:
         if not is_data_error(error):
             raise
         return f"{type(error).__name__}: {error}"
-
-
-def _read_event(event: Event, kept: dict[UUID, Any]) -> ModelEvent | None:
-    if event.stream is Stream.MODEL:
-        return event_of_record(event)
-    beginning = kept.get(event.stream_id)
-    if beginning is None:  # retention took its story
-        return None
-    return event_of_job(event, beginning, event.kind or "", event.queue or "")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-from atomo_gql.domain.actions import NewEvent, check_new_event
+from atomo_gql.domain.actions import NewEvent
+from atomo_gql.domain.model_rules import check_new_event
 from atomo_gql.domain.principals import Caller
 from atomo_gql.service import metrics
 from atomo_gql.service.access import acting_tenant

@@ -1,28 +1,28 @@
-"""Whom events are for: bindings of actions, and workflows that events start."""
+"""Whom events are for: bindings, and the workflows that events start."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 import orjson
 
-from atomo_gql.domain.actions import JOB, MAX_DEPTH, Binding, ModelEvent, moment
-from atomo_gql.domain.events import EventType
-from atomo_gql.service.workflows.runs import as_trigger
+from atomo_gql.domain.actions import (
+    JOB,
+    MAX_DEPTH,
+    TRANSITIONS,
+    Binding,
+    ModelEvent,
+    event_of_job,
+    event_of_record,
+    moment,
+)
+from atomo_gql.domain.events import Event, EventType, Stream
+from atomo_gql.service.workflows.starting import as_trigger
 from atomo_gql.store.actions import TriggerRow
 from atomo_gql.store.runs import RunRow
 
 ACTOR = "system:actions"
-_TRANSITIONS = (
-    EventType.ENQUEUED,
-    EventType.LEASED,
-    EventType.RELEASED,
-    EventType.RECLAIMED,
-    EventType.FAILED,
-    EventType.SUCCEEDED,
-    EventType.DEAD,
-    EventType.RETRIED,
-    EventType.CANCELLED,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class Subscribers:
         if not named:
             return None
         if "updated" in named:
-            return [type_ for type_ in _TRANSITIONS if type_ is not EventType.ENQUEUED or "created" in named]
+            return [type_ for type_ in TRANSITIONS if type_ is not EventType.ENQUEUED or "created" in named]
         return sorted(
             {EventType.ENQUEUED if name == "created" else EventType(name) for name in named if name != "deleted"}
         )
 
 
 def run_of(trigger: Trigger, event: ModelEvent) -> RunRow:
-    """The run that an event begins; it has the event in its context."""
+    """The run that an event begins."""
     shown = {
         "model": event.model,
         "event": event.event,
@@ -88,7 +88,7 @@ def run_of(trigger: Trigger, event: ModelEvent) -> RunRow:
 
 
 def starts(trigger: Trigger, event: ModelEvent) -> bool:
-    """Whether an event begins a run of that workflow."""
+    """Whether it begins on that event."""
     row = trigger.row
     return (
         row.model == event.model
@@ -98,3 +98,13 @@ def starts(trigger: Trigger, event: ModelEvent) -> bool:
         and event.place.xid > row.since_xid
         and event.depth < MAX_DEPTH
     )
+
+
+def read_event(event: Event, kept: dict[UUID, Any]) -> ModelEvent | None:
+    """An event of the log as one of a model; None: retention took its job's story. `kept`: the beginnings of jobs."""
+    if event.stream is Stream.MODEL:
+        return event_of_record(event)
+    beginning = kept.get(event.stream_id)
+    if beginning is None:
+        return None
+    return event_of_job(event, beginning, event.kind or "", event.queue or "")

@@ -17,7 +17,8 @@ from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import check_name, check_range
-from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, Trigger, parse_definition
+from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, Trigger
+from atomo_gql.domain.workflows.parsing import parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
 from atomo_gql.service.context import Resources

@@ -5,22 +5,20 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import orjson
-
 from atomo_gql.domain.errors import BadUserInput, NotFound, TooManyRequests, Unavailable
 from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import MAX_KEY, MAX_REASON, check_json, check_name, check_text
-from atomo_gql.domain.workflows.definition import RESERVED
+from atomo_gql.domain.rules import MAX_KEY, MAX_REASON, check_name, check_text
 from atomo_gql.domain.workflows.runs import Run, RunBody, RunStatus
 from atomo_gql.realtime.hub import Mailbox
 from atomo_gql.service import metrics
 from atomo_gql.service.access import acting_tenant, visible_tenant
 from atomo_gql.service.context import Resources
 from atomo_gql.service.encoding import encode
-from atomo_gql.service.workflows.definitions import DefinitionService, Workflow
+from atomo_gql.service.workflows.definitions import DefinitionService
 from atomo_gql.service.workflows.engine import Command, Engine, RunDecider, Turn
+from atomo_gql.service.workflows.starting import check_context, run_row
 from atomo_gql.store import runs as store
 from atomo_gql.store.batching import Batcher
 from atomo_gql.store.database import is_data_error
@@ -256,49 +254,3 @@ def key_of(run: Run) -> str | None:
     """The idempotency key that somebody gave it; None: it has none, or one that a tick or an event made."""
     kind, _, key = (run.key or "").partition(":")
     return key if kind == "key" else None
-
-
-def run_row(
-    workflow: Workflow,
-    *,
-    tenant: str,
-    actor: str,
-    trace: str | None,
-    key: str | None,
-    trigger: bytes,
-    context: bytes,
-    depth: int = 0,
-) -> RunRow:
-    """A run of that workflow, ready to be begun."""
-    return RunRow(
-        workflow_id=workflow.row.id,
-        workflow=workflow.row.name,
-        definition_version=workflow.row.definition_version,
-        tenant=tenant,
-        actor=actor,
-        trace=trace,
-        key=key,
-        depth=depth,
-        timeout_secs=workflow.definition.timeout_secs,
-        trigger=trigger,
-        context=context,
-    )
-
-
-def check_context(context: Json) -> None:
-    """Refuse what no context can be.
-
-    Raises:
-        BadUserInput: no object, or a name that is taken.
-    """
-    if not isinstance(context, dict):
-        raise BadUserInput("context must be an object", field="context")
-    for name in RESERVED:
-        if name in context:
-            raise BadUserInput(f"context.{name} is taken: it stands for the run itself", field=f"context.{name}")
-    check_json("context", context)
-
-
-def as_trigger(kind: str, **more: Json) -> bytes:
-    """What began a run, as it is kept."""
-    return orjson.dumps({"kind": kind, **more})

@@ -17,7 +17,7 @@ from atomo_gql.service import metrics
 from atomo_gql.service.context import Resources
 from atomo_gql.service.workflows.cron import Cron
 from atomo_gql.service.workflows.definitions import DefinitionService, Workflow
-from atomo_gql.service.workflows.runs import as_trigger, run_row
+from atomo_gql.service.workflows.starting import as_trigger, run_row
 from atomo_gql.store import runs as store_runs
 from atomo_gql.store import workflows as store
 from atomo_gql.store.runs import RunRow
