@@ -81,7 +81,7 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
             pass
         await asyncio.sleep(_COALESCE_SECS)
         wake = await engine.next_wake()
-        return _RUNS_SECS if wake is None else max(0.0, wake)
+        return _RUNS_SECS if wake is None else max(_SOON_SECS, wake)  # what is due is with another replica
 
     async def dispatch() -> float:
         while fired := await dispatcher.turn():

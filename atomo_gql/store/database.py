@@ -214,3 +214,8 @@ def is_data_error(error: BaseException) -> bool:
     return isinstance(
         error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.ProgramLimitExceededError
     )
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Whether it came from PostgreSQL, or on the way there."""
+    return isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError)

@@ -152,9 +152,9 @@ async def wanted_by_others(connection: Any, jobs: Sequence[UUID], runs: Sequence
     return {row["job_id"] for row in await fetch_in(connection, "wait_wanted", list(jobs), list(runs))}
 
 
-async def settle_waits(database: Database, most: int, *, are_all: bool = False) -> int:
+async def settle_waits(database: Database, most: int) -> int:
     """Mark jobs that ended before somebody began to wait for them; how many there were."""
-    return len(await database.dispatch("wait_settle", most, are_all))
+    return len(await database.dispatch("wait_settle", most))
 
 
 async def next_wake(database: Database) -> float | None:

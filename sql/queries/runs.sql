@@ -44,7 +44,8 @@ WITH timed AS MATERIALIZED (
     ORDER BY wake_at LIMIT $1::integer FOR UPDATE SKIP LOCKED
 ),
 told AS MATERIALIZED (
-    SELECT r.* FROM run_waits AS w JOIN workflow_runs AS r ON r.id = w.run_id WHERE w.ended_at IS NOT NULL
+    SELECT r.* FROM run_waits AS w JOIN workflow_runs AS r ON r.id = w.run_id
+    WHERE w.ended_at <= statement_timestamp()
     ORDER BY w.ended_at LIMIT $1::integer FOR UPDATE OF r SKIP LOCKED
 )
 SELECT DISTINCT ON (id) * FROM (SELECT * FROM timed UNION ALL SELECT * FROM told) AS r ORDER BY id;
@@ -53,7 +54,7 @@ SELECT DISTINCT ON (id) * FROM (SELECT * FROM timed UNION ALL SELECT * FROM told
 -- The same, unlocked, and without what they are.
 (SELECT id FROM workflow_runs WHERE wake_at <= statement_timestamp() ORDER BY wake_at LIMIT $1::integer)
 UNION
-(SELECT run_id FROM run_waits WHERE ended_at IS NOT NULL ORDER BY ended_at LIMIT $1::integer);
+(SELECT run_id FROM run_waits WHERE ended_at <= statement_timestamp() ORDER BY ended_at LIMIT $1::integer);
 
 -- name: run_take(ids uuid[], tenant text) :many
 -- These runs, as far as the tenant ('': those without one; null: anybody's) may see them, to be changed.
@@ -92,7 +93,11 @@ FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $8::jsonb[]) WITH
 ORDER BY ord;
 
 -- name: run_postpone(ids uuid[]) :many
--- They have nothing to do for a minute; without answer.
+-- They have nothing to do for a minute, whatever they waited for; without answer.
+WITH put_off AS (
+    UPDATE run_waits SET ended_at = statement_timestamp() + interval '1 minute'
+    WHERE run_id = ANY ($1::uuid[]) AND ended_at IS NOT NULL
+)
 UPDATE workflow_runs SET wake_at = statement_timestamp() + interval '1 minute' WHERE id = ANY ($1::uuid[]);
 
 -- name: wait_add(job_ids uuid[], run_ids uuid[], steps text[], shared boolean[]) :many
@@ -115,13 +120,12 @@ WHERE w.run_id = i.run_id AND w.job_id = i.job_id;
 -- Which of these jobs other runs than these wait for.
 SELECT DISTINCT w.job_id FROM run_waits AS w WHERE w.job_id = ANY ($1::uuid[]) AND w.run_id <> ALL ($2::uuid[]);
 
--- name: wait_settle(most integer, are_all boolean) :many
--- Mark what nobody marked: a job that somebody else enqueued may have ended before a run began to wait for it. With
--- `are_all` the other jobs are looked at, too, as after a rebuild.
+-- name: wait_settle(most integer) :many
+-- Mark what nobody marked: a job that somebody else enqueued may have ended before a run began to wait for it.
 UPDATE run_waits AS w SET ended_at = statement_timestamp()
 FROM (
     SELECT job_id FROM run_waits AS u
-    WHERE u.ended_at IS NULL AND (u.is_shared OR $2::boolean)
+    WHERE u.ended_at IS NULL AND u.is_shared
         AND NOT EXISTS (SELECT FROM ready AS r WHERE r.id = u.job_id)
         AND NOT EXISTS (SELECT FROM leases AS l WHERE l.id = u.job_id)
     LIMIT $1::integer) AS u

@@ -188,6 +188,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
     ask = LeaseRow(worker.id, 6, 30, ("w1",), request_id="a")
     [jobs] = await lease.lease(store, [ask])
     assert await lease.lease(store, [ask]) == [jobs]
+    assert await store.dispatch("lease_beginnings", [job.id for job in jobs])
     for scope in ((("*",), None), (("w1", "w2"), None), (("w3",), ("noop",))):
         await lease.lease(store, [LeaseRow(worker.id, 1, 30, *scope)])
         await lease.next_eligible(store, [(None, *scope)])

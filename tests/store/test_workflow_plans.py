@@ -111,7 +111,7 @@ async def test_the_engine_touches_the_runs_at_hand(busy: Database) -> None:
         "wait_again": (parked, jobs),
         "wait_remove": (parked, jobs),
         "wait_wanted": (jobs, parked),
-        "wait_settle": (500, False),
+        "wait_settle": (500,),
         "run_forget": (_NOW - timedelta(days=1), _NOW - timedelta(days=2), 2_000),
     }
     found = {name: await _measured(busy, "dispatch", name, *arguments) for name, arguments in looks.items()}

@@ -92,6 +92,31 @@ async def test_a_run_whose_row_cannot_be_read_does_not_stop_the_others(replica: 
     assert found.id == bad.id and "its row cannot be read" in found.detail
 
 
+async def test_a_run_whose_row_cannot_be_read_is_let_alone_also_when_its_job_ends(replica: Replica, sql: Any) -> None:
+    await define(replica, job("j"))
+    bad, good = [await replica.services.runs.start(ALICE, "w") for _ in range(2)]
+    await sql.execute("""UPDATE workflow_runs SET steps = '{"j": {"status": "odd"}}' WHERE id = $1""", bad.id)
+    for held in await replica.lease():
+        await replica.complete(held)
+    await replica.settle()
+    assert (await replica.services.runs.get(ALICE, good.id)).status == "Completed"
+    assert await replica.services.engine.turn() == 0
+    assert await sql.fetchval("SELECT ended_at > now() FROM run_waits"), "until somebody has looked at it"
+
+
+async def test_a_database_that_is_not_as_it_should_be_fails_no_run(replica: Replica, sql: Any) -> None:
+    await define(replica, delay("d", 10), job("j"))
+    run = await replica.services.runs.start(ALICE, "w")
+    await let_time_pass(sql)
+    await sql.execute("ALTER TABLE job_records RENAME TO elsewhere")
+    with pytest.raises(Exception, match="job_records"):
+        await replica.services.engine.turn()
+    await sql.execute("ALTER TABLE elsewhere RENAME TO job_records")
+    await replica.settle()
+    run = await replica.services.runs.get(ALICE, run.id)
+    assert (run.status, run.errors) == ("Paused", [])
+
+
 async def test_due_runs_that_another_replica_holds_do_not_hide_those_behind_them(
     replica: Replica, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from atomo_gql.service.workflows.definitions import DefinitionService
 from atomo_gql.store import manage as store_manage
 from atomo_gql.store import runs as store
 from atomo_gql.store import workflows as store_workflows
+from atomo_gql.store.database import is_data_error, is_database_error
 from atomo_gql.store.enqueue import Enqueued, EnqueueRow
 
 log = logging.getLogger("atomo_gql.workflows")
@@ -79,9 +80,9 @@ class Engine:
                 if not runs:
                     return 0
                 turn = await self.advance(connection, runs)
-        except Unavailable:
-            raise
-        except Exception:
+        except Exception as error:
+            if not _is_of_a_run(error):
+                raise
             log.exception("a turn failed: one of its runs is to blame, and each goes for itself")
             ids = await store.due_ids(self._database, _LOT)
             await self.carry_on(ids)
@@ -94,18 +95,18 @@ class Engine:
         for run_id in ids:
             try:
                 await self._alone(run_id, None)
-            except Unavailable:
-                raise
             except Exception as error:
+                if not _is_of_a_run(error):
+                    raise
                 log.exception("run %s cannot be carried on, and fails", run_id)
                 await self._fail(run_id, f"the engine failed: {type(error).__name__}: {error}"[:MAX_ERROR])
 
     async def _fail(self, run_id: UUID, error: str) -> None:
         try:
             await self._alone(run_id, Command(lambda decider: decider.give_up(error), ACTOR))
-        except Unavailable:
-            raise
-        except Exception:
+        except Exception as error_:
+            if not _is_of_a_run(error_):
+                raise
             log.exception("run %s cannot be read, and waits for somebody to look at it", run_id)
             async with self._database.transaction() as connection:
                 await store.postpone(connection, [run_id])
@@ -120,9 +121,9 @@ class Engine:
         """Seconds until there is something to do; None: nothing that time will bring."""
         return await store.next_wake(self._database)
 
-    async def settle(self, *, are_all: bool = False) -> int:
+    async def settle(self) -> int:
         """Find jobs that had ended before a run began to wait for them; how many there were."""
-        found = await store.settle_waits(self._database, _SETTLE, are_all=are_all)
+        found = await store.settle_waits(self._database, _SETTLE)
         if found:
             self._bell.ring()
         return found
@@ -259,6 +260,11 @@ class Engine:
             origin=f"workflow:{run.workflow}",
             depth=run.depth + 1,
         )
+
+
+def _is_of_a_run(error: Exception) -> bool:
+    """Whether what a run holds may be to blame, and not the database, or its schema, as a whole."""
+    return is_data_error(error) or not (isinstance(error, Unavailable) or is_database_error(error))
 
 
 def _waits(run: Run) -> set[tuple[str, UUID]]:
