@@ -11,6 +11,7 @@ from atomo_gql.domain.jobs import Json, LeaseRequest, NewJob
 
 MAX_NAME = 200  # characters of a queue, a kind or a worker's name
 MAX_KEY = 512  # characters of an idempotency key
+MAX_INDEXED = 2_600  # bytes of what is unique together: what PostgreSQL's indexes hold
 MAX_ACTOR = 520  # characters
 MAX_TEXT = 65_536  # characters of an error; what is longer is cut, so that no failure report is lost to its length
 MAX_MESSAGE = 2_000  # characters of a progress message
@@ -56,6 +57,16 @@ def check_name(field: str, value: str, most: int = MAX_NAME) -> str:
         raise BadUserInput(f"{field} must not be blank", field=field)
     if _CONTROL.search(value):
         raise BadUserInput(f"{field} must not contain control characters", field=field)
+    return value
+
+
+def check_unique(field: str, value: str, *beside: str, names: str) -> str:
+    """What is unique together with the values beside it, which are called so: an index must hold them all."""
+    if 4 * (len(value) + sum(map(len, beside))) > MAX_INDEXED:  # perhaps; a character has 4 bytes at most
+        size = sum(len(part.encode()) for part in (value, *beside))
+        if size > MAX_INDEXED:
+            rule = f"must have at most {MAX_INDEXED} bytes, together with {names}, not {size}"
+            raise BadUserInput(f"{field} {rule}", field=field)
     return value
 
 

@@ -9,7 +9,7 @@ from atomo_gql.domain.errors import BadUserInput, Forbidden, NotFound
 from atomo_gql.domain.jobs import Body, Job, JobFilter, Json, NewJob, Waiting
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import MAX_BATCH, check_name, check_new_job
+from atomo_gql.domain.rules import MAX_BATCH, check_name, check_new_job, check_unique
 from atomo_gql.service import metrics
 from atomo_gql.service.access import acting_tenant, visible_tenant, watched_tenant
 from atomo_gql.service.context import Resources
@@ -146,6 +146,8 @@ class JobService:
             BadUserInput, PayloadTooLarge: a field breaks a rule, which is named.
         """
         job = check_new_job(job, prefix)
+        if job.idempotency_key is not None:
+            check_unique(f"{prefix}idempotencyKey", job.idempotency_key, job.queue, tenant, names="queue and tenant")
         return EnqueueRow(
             tenant=tenant,
             queue=job.queue,

@@ -14,7 +14,7 @@ import orjson
 
 from atomo_gql.domain.errors import BadUserInput, PayloadTooLarge
 from atomo_gql.domain.jobs import Json, NewJob
-from atomo_gql.domain.rules import check_actor, check_json, check_name, check_new_job, check_size
+from atomo_gql.domain.rules import check_actor, check_json, check_name, check_new_job, check_size, check_unique
 from atomo_gql.store.database import translated
 from atomo_gql.store.statements import statements
 
@@ -113,6 +113,8 @@ class JobStore:
         encoded = _encode(payload, self._max_body)
         if tenant_id is not None:
             check_name("tenantId", tenant_id)
+        if job.idempotency_key is not None:
+            check_unique("idempotencyKey", job.idempotency_key, queue, tenant_id or "", names="queue and tenant")
         if actor is not None:
             check_actor(actor)
         arguments = (

@@ -117,6 +117,10 @@ BEGIN
     IF tenant_id IS NOT NULL THEN
         PERFORM check_name('tenantId', tenant_id, 200);
     END IF;
+    IF octet_length(v_key) + octet_length(v_queue) + octet_length(v_tenant) > 2600 THEN  -- what the index of keys holds
+        PERFORM refuse('idempotencyKey', format('must have at most 2600 bytes, together with queue and tenant, not %s',
+            octet_length(v_key) + octet_length(v_queue) + octet_length(v_tenant)), 'BAD_USER_INPUT');
+    END IF;
     IF actor IS NOT NULL THEN
         PERFORM check_name('actor', actor, 520);
         IF actor !~ '^(user|system):.' THEN

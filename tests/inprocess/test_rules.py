@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,7 @@ from atomo_gql.domain.jobs import NewJob
 from atomo_gql.domain.rules import check_actor, check_json, check_name, check_new_job
 from atomo_gql.service.encoding import encode
 from atomo_gql.store import JobStore
+from tests.conftest import Server, bearer
 
 _ARGUMENTS = {  # on the wire → of the function, and their types
     "queue": ("queue", "text"),
@@ -199,3 +201,25 @@ async def test_what_sql_could_not_be_told_is_refused_before(sql: Any, given: dic
             await JobStore().enqueue(**{"queue": "q", "kind": "k", **given}, connection=sql)
         assert refused.value.field == field
         assert await sql.fetchval("SELECT count(*) FROM events") == 0, "and the transaction goes on"
+
+
+def _letters(count: int, *, seed: int) -> str:
+    """Signs of four bytes each, which nothing compresses."""
+    return "".join(chr(0x1F300 + n) for n in Random(seed).choices(range(0x400), k=count))
+
+
+async def test_what_no_index_could_hold_is_refused_through_every_door(server: Server, sql: Any) -> None:
+    queue, key, tenant = _letters(200, seed=1), _letters(450, seed=2), "t" * 199
+    given = {"queue": queue, "idempotencyKey": key, "tenantId": tenant}
+    rule = "idempotencyKey must have at most 2600 bytes, together with queue and tenant, not 2799"
+    assert await _by_sql(sql, given) == await _by_store(sql, given) == (rule, "idempotencyKey", "BAD_USER_INPUT")
+    body = {"queue": queue, "kind": "k", "idempotencyKey": key}
+    status, answer = await server.call("POST", "/jobs", body, headers=bearer(tenant_id=tenant))
+    assert (status, answer["detail"]) == (400, rule)
+    longest = key[:400] + "x"
+    await server.enqueue(queue, _letters(200, seed=3), idempotencyKey=longest, headers=bearer(tenant_id=tenant))
+    assert await _by_sql(sql, {**given, "idempotencyKey": longest}) is None
+    event = {"model": queue, "event": "created", "id": _letters(512, seed=4), "data": {}}
+    status, answer = await server.call("POST", "/events", event, headers=bearer())
+    assert (status, answer["field"]) == (400, "id")
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == 1

@@ -7,6 +7,7 @@ from uuid import uuid4
 from atomo_gql.domain.actions import NewEvent
 from atomo_gql.domain.model_rules import check_new_event
 from atomo_gql.domain.principals import Caller
+from atomo_gql.domain.rules import check_unique
 from atomo_gql.service import metrics
 from atomo_gql.service.access import acting_tenant
 from atomo_gql.service.context import Resources
@@ -40,6 +41,8 @@ class RecordService:
             BadUserInput, PayloadTooLarge: a field breaks a rule, which is named.
         """
         event = check_new_event(event)
+        tenant = acting_tenant(caller)
+        check_unique("id", event.entity_id, event.model, tenant, names="model and tenant")
         event_id = event.event_id or str(uuid4())
         data = {
             "model": event.model,
@@ -51,7 +54,7 @@ class RecordService:
             "origin": event.origin,
         }
         row = RecordRow(
-            tenant=acting_tenant(caller),
+            tenant=tenant,
             model=event.model,
             entity_id=event.entity_id,
             event_id=event_id,

@@ -9,7 +9,7 @@ from atomo_gql.domain.errors import BadUserInput, NotFound, TooManyRequests, Una
 from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
-from atomo_gql.domain.rules import MAX_KEY, MAX_REASON, check_name, check_text
+from atomo_gql.domain.rules import MAX_KEY, MAX_REASON, check_name, check_text, check_unique
 from atomo_gql.domain.workflows.runs import Run, RunBody, RunStatus
 from atomo_gql.realtime.hub import Mailbox
 from atomo_gql.service import metrics
@@ -61,6 +61,7 @@ class RunService:
         check_context(context)
         if key is not None:
             check_name("idempotencyKey", key, MAX_KEY)
+            check_unique("idempotencyKey", key, acting_tenant(caller), names="tenant")
         encoded = encode("context", context, self._limits.max_body)
         workflow = await self._definitions.find(caller, name)
         row = run_row(
