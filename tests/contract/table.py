@@ -47,8 +47,8 @@ LEASED = _keys(
 )
 TOKEN = _keys("id name queues tenantId isRevoked createdAt createdBy revokedAt kinds expiresAt lastUsedAt")
 WORKFLOW = _keys(
-    "id name definitionVersion tenantId trigger definition isPaused pausedAt pausedBy nextAt nextTicks registeredAt"
-    " registeredBy sourceFile"
+    "id name description definitionVersion tenantId trigger definition isPaused pausedAt pausedBy nextAt nextTicks"
+    " registeredAt registeredBy sourceFile"
 )
 RUN_LINE = _keys("id workflow status steps_run errors definitionVersion tenantId trigger startedAt finishedAt")
 RUN = RUN_LINE | {"context", "steps"}

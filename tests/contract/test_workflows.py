@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.conftest import Server, admin, bearer, until
+from tests.conftest import MakeServer, Server, admin, bearer, until
 from tests.contract.conftest import waits_for_locks
 from tests.contract.table import RUN, RUN_LINE, STEP, WORKFLOW, World, line, refused
 
@@ -53,6 +53,22 @@ async def test_a_definition_that_changes_is_a_new_version_and_the_same_again_is_
     assert (second["id"], second["definitionVersion"]) == (first["id"], 2)
     _, listed = await server.call("GET", "/workflows", headers=bearer())
     assert listed == {"workflows": [second]}
+
+
+async def test_a_definition_that_can_be_read_no_more_hides_no_other(make_server: MakeServer, sql: Any) -> None:
+    await _register(await make_server(), _flow("old", _set("a")))
+    await sql.execute("""UPDATE workflow_definitions SET source = '{"name": "old", "steps": "?"}'""")
+    server = await make_server()  # which has not read it before
+    good = await _register(server, _flow("new", _set("a")))
+
+    _, listed = await server.call("GET", "/workflows", headers=bearer())
+    assert [one["name"] for one in listed["workflows"]] == ["new", "old"]
+    assert "cannot be read any more: steps must be a list" in listed["workflows"][1]["description"]
+    assert listed["workflows"][0] == good
+    run = await _run(server, "old")
+    assert (run["status"], len(run["errors"])) == ("Failed", 1)
+    assert (await server.call("DELETE", "/workflows/old", headers=admin()))[0] == 204
+    assert await _run(server, "new")
 
 
 async def test_two_that_register_the_same_change_make_one_version(server: Server, sql: Any) -> None:

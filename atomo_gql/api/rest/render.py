@@ -107,6 +107,7 @@ def workflow(w: Workflow) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
+        "description": w.definition.description,
         "definitionVersion": row.definition_version,
         "tenantId": row.tenant or None,
         "trigger": row.source.get("trigger", "Manual"),

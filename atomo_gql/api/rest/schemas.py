@@ -150,6 +150,7 @@ class WorkflowView(Struct, rename="camel"):
 
     id: UUID
     name: str
+    description: Annotated[str | None, Meta(description="Of the definition; or why that cannot be read any more.")]
     definition_version: Annotated[int, Meta(description="1, 2, 3 … A run keeps the one it began with.")]
     tenant_id: Annotated[str | None, Meta(description="Whose it is; null: the service's, for every tenant.")]
     trigger: Annotated[Any, Meta(description="Of the definition.")]

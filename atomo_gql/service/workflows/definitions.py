@@ -17,7 +17,7 @@ from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import check_name, check_range
-from atomo_gql.domain.workflows.definition import Definition, OnEvent, Schedule, Trigger
+from atomo_gql.domain.workflows.definition import Definition, Manual, OnEvent, Schedule, Trigger
 from atomo_gql.domain.workflows.parsing import parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
 from atomo_gql.service.access import acting_tenant, require_admin, visible_tenant
@@ -259,8 +259,8 @@ class DefinitionService:
     def _workflow(self, row: WorkflowRow) -> Workflow:
         known = self._known.get((row.id, row.definition_version))
         definition = known or self._parsed((row.id, row.definition_version), row.source)
-        if not isinstance(definition, Definition):
-            raise definition
+        if not isinstance(definition, Definition):  # it hides no other, and can be removed, or registered anew
+            definition = Definition(name=row.name, trigger=Manual(), steps=(), description=str(definition))
         return Workflow(row, definition)
 
 
