@@ -107,8 +107,10 @@ def test_a_template_that_names_what_is_not_there_fails_its_step_with_that_name(
     [
         (job("a", queue="{{ n }}"), {"n": "*"}, "queue must name one queue"),
         (job("a", queue="{{ n }}"), {"n": " "}, "queue must not be blank"),
-        (job("a", queue="{{ n }}"), {"n": [1]}, "must be a text, not list"),
-        (job("a", kind="{{ n }}"), {"n": True}, "must be a text, not bool"),
+        (job("a", queue="{{ n }}"), {"n": [1]}, "queue must be a text, not a list"),
+        (job("a", queue="{{ n }}"), {"n": None}, "queue must be a text, not null"),
+        (job("a", kind="{{ n }}"), {"n": True}, "kind must be a text, not true"),
+        (job("a", idempotency_key="{{ n }}"), {"n": {}}, "idempotency_key must be a text, not an object"),
         (job("a", kind="{{ n }}"), {"n": "x" * 201}, "kind must have at most 200 characters"),
         (job("a", idempotency_key="{{ n }}"), {"n": "x" * 513}, "idempotencyKey must have at most 512 characters"),
         (delay("a", "{{ n }}"), {"n": -1}, "seconds must be a number of seconds from 0"),

@@ -347,3 +347,10 @@ def test_whatever_stands_anywhere_is_read_or_refused_with_a_place(place: str, va
         parse_definition(change(GOOD, place, value), Templates())
     except AtomoError as error:
         assert isinstance(error, BadUserInput) and error.field
+
+
+@pytest.mark.parametrize("trigger", ["OnEvent", None, [], {}, {"Other": {}}, {"OnEvent": {}, "Schedule": {}}])
+def test_a_trigger_that_is_none_is_refused_with_those_that_there_are(trigger: Any) -> None:
+    with pytest.raises(BadUserInput) as error:
+        read({"name": "w", "trigger": trigger, "steps": [put("a", 1)]})
+    assert error.value.detail == 'trigger must be "Manual", {"OnEvent": …} or {"Schedule": …}'

@@ -206,12 +206,12 @@ class Decider(Generic[Prepared]):
         if key is None:
             key = f"run:{self.run.id}:{step.name}"
         if attempt > 1:  # the same key would be the same job, which has failed
-            key = f"{_text(key)}:{attempt}"
+            key = f"{_text('idempotency_key', key)}:{attempt}"
         return NewJob(
-            queue=_text(found["queue"]),
-            kind=_text(found["kind"]),
+            queue=_text("queue", found["queue"]),
+            kind=_text("kind", found["kind"]),
             payload=found["payload"],
-            idempotency_key=_text(key),
+            idempotency_key=_text("idempotency_key", key),
             max_attempts=action.max_attempts,
             priority=action.priority,
             timeout_secs=action.timeout_secs,
@@ -285,10 +285,11 @@ def _is_due(state: StepState, now: datetime) -> bool:
     return state.until is None or state.until <= now
 
 
-def _text(value: Json) -> str:
-    """A name that a template made; a number is written out."""
+def _text(name: str, value: Json) -> str:
+    """What a template made of the field of that name; a number is written out."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise RenderError(f"a queue, a kind and a key must be a text, not {type(value).__name__}")
+    made = "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else str(value).lower()
+    raise RenderError(f"{name} must be a text, not {'null' if value is None else made}")

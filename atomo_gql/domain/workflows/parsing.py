@@ -217,7 +217,10 @@ def check_delay(place: str, seconds: Json) -> float:
 def _trigger(source: Json) -> Trigger:
     if source == "Manual":
         return Manual()
-    kind, body = read_tagged("trigger", source, ("Manual", "OnEvent", "Schedule"))
+    kinds = ("Manual", "OnEvent", "Schedule")
+    if not isinstance(source, dict) or len(source) != 1 or next(iter(source)) not in kinds:
+        raise BadUserInput('trigger must be "Manual", {"OnEvent": …} or {"Schedule": …}', field="trigger")
+    [(kind, body)] = source.items()
     if kind == "Manual":
         read_object("trigger.Manual", body, ())
         return Manual()
