@@ -2,15 +2,14 @@
 
 import json
 from typing import Any
-from urllib.parse import quote
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
+from rich.text import Text
 
-from atomo_gql.cli.http import Client, run, server_options
+from atomo_gql.cli.http import Client, run, segment, server_options
 from atomo_gql.cli.inputs import json_value, read_files
+from atomo_gql.cli.lines import note, print_list
 
 
 @click.group()
@@ -27,16 +26,20 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    for one in found:
-        state = "set aside" if one["isSetAside"] else "open"
-        what = escape(f"{one['model']} {one['event']} → {one['queue']}  {one['action']}")
-        console.print(f"{one['id']}  [bold]{state:<9}[/bold]  {what}", soft_wrap=True)
-        more = {"condition": one["condition"], "input": one["input"], "tenant": one["tenantId"], "error": one["error"]}
-        for name, value in more.items():
-            if value is not None:
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                console.print(Padding(escape(f"{name} {text}"), (0, 0, 0, 2)), style="dim")
+    rows = (
+        (
+            (
+                one["id"],
+                f"[bold]{'set aside' if one['isSetAside'] else 'open'}[/bold]",
+                escape(f"{one['model']} {one['event']}"),
+                escape(one["queue"]),
+                escape(one["action"]),
+            ),
+            _notes(one),
+        )
+        for one in found
+    )
+    print_list(("binding", "state", "event", "queue", "action"), rows)
 
 
 @action.command()
@@ -56,18 +59,33 @@ def register(url: str, token: str | None, files: tuple[str, ...]) -> None:
 @server_options
 def remove(url: str, token: str | None, binding_id: str) -> None:
     """Have a binding fire no more."""
-    run(Client(url, token).rest("DELETE", f"/actions/{quote(binding_id, safe='')}"))
+    run(Client(url, token).rest("DELETE", f"/actions/{segment('binding', binding_id)}"))
     click.echo(f"{binding_id} is removed")
 
 
 @action.command()
 @click.argument("binding_id", metavar="ID")
-@click.option("--skip", is_flag=True, help="Pass over the event that it failed on, and all up to now.")
+@click.option(
+    "--skip",
+    is_flag=True,
+    help="Pass over the event that it failed on, and all up to now: what was not fired in between is never fired.",
+)
 @server_options
 def resume(url: str, token: str | None, binding_id: str, skip: bool) -> None:
     """Have a binding that was set aside go on from the event that it failed on."""
-    found = run(Client(url, token).rest("POST", f"/actions/{quote(binding_id, safe='')}/resume", {"skip": skip}))
+    found = run(Client(url, token).rest("POST", f"/actions/{segment('binding', binding_id)}/resume", {"skip": skip}))
     click.echo(f"{found['id']} is {'set aside' if found['isSetAside'] else 'open'}")
+
+
+def _notes(binding: Any) -> list[Text]:
+    """What more there is of a binding, each below its line."""
+    more = {name: binding[name] for name in ("condition", "input")}
+    more |= {"tenant": binding["tenantId"], "error": binding["error"]}
+    return [
+        note(f"{name} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        for name, value in more.items()
+        if value is not None
+    ]
 
 
 @click.group()

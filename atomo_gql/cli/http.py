@@ -2,9 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import re
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import click
@@ -56,6 +61,13 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         raise click.ClickException(f"the server cannot be reached: {error}") from None
     except TimeoutError:
         raise click.ClickException("the server did not answer in time") from None
+
+
+def segment(what: str, name: str) -> str:
+    """A name as one part of a path; one that a path cannot hold is nobody's, of what there is."""
+    if name in ("", ".", "..") or "/" in name:
+        raise click.ClickException(f"there is no {what} {name!r}")
+    return quote(name, safe="")
 
 
 class Client:
@@ -112,8 +124,35 @@ class Client:
         try:
             async with Connection(self._url, self._token) as connection:
                 yield connection
+        except Unreachable as error:
+            why = f"the server cannot be reached at {self._url}: {_reason(error)}; set ATOMO_URL or --url"
+            raise click.ClickException(why) from None
         except ClientError as error:
             raise click.ClickException(f"{at}: {error}" if at else str(error)) from None
+
+
+def _reason(error: Unreachable) -> str:
+    """Why a server has not answered, without what aiohttp says of its own settings."""
+    match error.__cause__:
+        case None:
+            return "the connection could not be made"
+        case TimeoutError():
+            return "it did not answer in time"
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return "that is no URL of a server"
+        case aiohttp.ClientConnectorCertificateError() as cause:
+            return str(cause.certificate_error)
+        case aiohttp.ClientConnectorError() as cause:
+            network, number = cause.os_error, cause.os_error.errno
+            if (
+                number is not None
+                and number in errno.errorcode
+                and not isinstance(network, socket.gaierror | ssl.SSLError)
+            ):
+                return os.strerror(number)  # the sentence of asyncio has the address again
+            return network.strerror or str(network)
+        case cause:
+            return str(cause) or type(cause).__name__
 
 
 def own_token() -> str:

@@ -8,9 +8,9 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 
 from atomo_gql.cli.http import Client, run, server_options
+from atomo_gql.cli.lines import Trimmed, fields_table, note, one_line, print_table
 from atomo_gql.cli.watch import watch_job
 
 _ENQUEUE = """
@@ -101,9 +101,7 @@ def listing(url: str, token: str | None, status: tuple[str, ...], most: int, as_
         line = f"{one['id']}  [bold]{one['status'].lower():<9}[/bold]  {attempts:>5}  {what}"
         console.print(line, soft_wrap=True)
         if why := (one["waitingFor"] or {}).get("message") or one["error"]:
-            console.print(
-                Padding(escape(_first_line(why)), (0, 0, 0, 2)), style="dim", no_wrap=True, overflow="ellipsis"
-            )
+            console.print(Trimmed(Padding(note(one_line(why), is_cut=True), (0, 0, 0, 2))))
     if page["pageInfo"]["hasNextPage"]:
         click.echo("… and more; see --most", err=True)
 
@@ -137,13 +135,7 @@ def show(url: str, token: str | None, job_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in found.items():
-        if value is not None:
-            table.add_row(name, escape(_text(value)))
-    Console(highlight=False).print(table)
+    print_table(fields_table((name, _text(value)) for name, value in found.items() if value is not None))
 
 
 @job.command()
@@ -182,10 +174,6 @@ def _brief(data: dict[str, Any]) -> str:
     """The data on a line or two, without what is empty."""
     shown = (f"{name} {_text(value)}" for name, value in data.items() if value not in (None, {}))
     return "  ".join(shown)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
 
 
 def _text(value: Any) -> str:

@@ -3,11 +3,11 @@
 import json
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atomo_gql.cli.http import Client, run, server_options
+from atomo_gql.cli.lines import print_table
 
 
 @click.group()
@@ -47,4 +47,4 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
         table.add_row(
             escape(one["workflow"]), escape(one["cron"]), escape(one["timezone"]), escape(one["tenantId"] or ""), shown
         )
-    Console(highlight=False).print(table)
+    print_table(table)

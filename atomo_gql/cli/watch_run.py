@@ -3,7 +3,6 @@
 import asyncio
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from atomo_gql.cli.http import Client
+from atomo_gql.cli.http import Client, segment
+from atomo_gql.cli.lines import Trimmed, one_line
 
 _PAUSE_SECS = 0.5  # between two looks
 _STYLES = {"completed": "green", "failed": "red", "cancelled": "red", "passed": "yellow", "pending": "dim"}
@@ -20,7 +20,7 @@ _STYLES = {"completed": "green", "failed": "red", "cancelled": "red", "passed": 
 async def watch_run(client: Client, run_id: str) -> int:
     """Show the steps until the run ends; the exit status: 0 completed, 1 failed."""
     console = Console(highlight=False)
-    path = f"/workflows/runs/{quote(run_id, safe='')}"
+    path = f"/workflows/runs/{segment('run', run_id)}"
     async with client.lasting() as look:
         found = await look("GET", path)
         with Live(_shown(found), console=console, auto_refresh=False, transient=True) as live:
@@ -31,7 +31,7 @@ async def watch_run(client: Client, run_id: str) -> int:
                     live.update(_shown(found), refresh=True)
     console.print(_shown(found))
     for error in found["errors"]:
-        console.print(f"[red]{escape(error)}[/red]", soft_wrap=True)
+        console.print(f"[red]{escape(one_line(error))}[/red]", soft_wrap=True)
     return 0 if found["status"] == "Completed" else 1
 
 
@@ -55,7 +55,7 @@ def steps_table(found: Any) -> Table:
 
 def _shown(found: Any) -> Group:
     line = Text.assemble(found["workflow"], "  ", (found["status"].lower(), "bold"))
-    return Group(line, steps_table(found))
+    return Group(line, Trimmed(steps_table(found)))
 
 
 def _took(step: Any) -> str:
@@ -67,5 +67,5 @@ def _took(step: Any) -> str:
 
 def _words(step: Any) -> Text:
     until = f"until {step['until'][:19].replace('T', ' ')}" if step["until"] else ""
-    error = (step["error"] or "").strip().partition("\n")[0]
+    error = one_line(step["error"] or "")
     return Text("; ".join(part for part in (until, error) if part), "dim", no_wrap=True, overflow="ellipsis")

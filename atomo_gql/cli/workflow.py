@@ -2,18 +2,20 @@
 
 import json
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
-from atomo_gql.cli.http import Client, run, server_options
+from atomo_gql.cli.http import Client, run, segment, server_options
 from atomo_gql.cli.inputs import json_value, read_files
+from atomo_gql.cli.lines import Trimmed, fields_table, note, one_line, print_list, print_table
 from atomo_gql.cli.watch_run import steps_table, watch_run
+from atomo_gql.domain.workflows.parsing import NO_NAMES
 
+_VERSION = "query ($name: String!) { workflow(name: $name) { id version } }"
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -46,7 +48,7 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
             "[bold]paused[/bold]" if one["isPaused"] else "open",
             escape(one["tenantId"] or ""),
         )
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
 @workflow.command()
@@ -59,15 +61,20 @@ def show(url: str, token: str | None, name: str, as_json: bool) -> None:
     if as_json:
         _print_json(found)
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for field, value in found.items():
-        if value not in (None, [], False) and field not in ("definition", "trigger"):
-            table.add_row(field, escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(escape(json.dumps(found["definition"], indent=2, ensure_ascii=False)), soft_wrap=True)
+    state = f"paused {_moment(found['pausedAt'])} by {found['pausedBy']}" if found["isPaused"] else "open"
+    fields = {
+        "name": found["name"],
+        "description": found["description"],
+        "version": str(found["definitionVersion"]),
+        "trigger": _trigger(found),
+        "state": state,
+        "tenant": found["tenantId"],
+        "registered": f"{_moment(found['registeredAt'])} by {found['registeredBy']}",
+        "file": found["sourceFile"],
+    }
+    print_table(fields_table((field, value) for field, value in fields.items() if value is not None))
+    click.echo()
+    _print_json(found["definition"])
 
 
 @workflow.command()
@@ -78,8 +85,8 @@ def register(url: str, token: str | None, files: tuple[str, ...]) -> None:
     sources = read_files(files)
     client = Client(url, token)
     for place, source in sources:
-        made = run(client.rest("POST", "/workflows", source, at=place))
-        click.echo(f"{made['name']} is registered, version {made['definitionVersion']}")
+        made, is_new = run(_register(client, source, place))
+        click.echo(f"{made['name']} is {'registered' if is_new else 'as it was'}, version {made['definitionVersion']}")
 
 
 @workflow.command("run")
@@ -91,7 +98,7 @@ def register(url: str, token: str | None, files: tuple[str, ...]) -> None:
     help="What the run begins with: an object, @file, or - for standard input.",
 )
 @click.option("--key", help="The same key of the same workflow is the same run.")
-@click.option("--watch", "watched", is_flag=True, help="Show its steps until it ends; the status is 1 if it fails.")
+@click.option("--watch", "watched", is_flag=True, help="Show its steps until it ends.")
 @_JSON
 @server_options
 def start(
@@ -103,7 +110,7 @@ def start(
     watched: bool,
     as_json: bool,
 ) -> None:
-    """Begin a run of a workflow."""
+    """Begin a run of a workflow; the status is 1 when it has failed at once, or while it was watched."""
     if key is not None and not key.isprintable():
         raise click.BadParameter("it must not contain control characters", param_hint="--key")
     client = Client(url, token)
@@ -111,10 +118,12 @@ def start(
     made = run(client.rest("POST", f"{_path(name)}/run", body, {} if key is None else {"Idempotency-Key": key}))
     if as_json and not watched:
         _print_json(made)
-        return
-    click.echo(told(made))
+    else:
+        click.echo(told(made))
     if watched:
         raise SystemExit(run(watch_run(client, made["id"])))
+    if made["status"] == "Failed":
+        raise SystemExit(1)
 
 
 @workflow.command()
@@ -137,13 +146,14 @@ def runs(url: str, token: str | None, name: str | None, status: tuple[str, ...],
     if as_json:
         _print_json(page["runs"])
         return
-    console = Console(highlight=False)
-    for one in page["runs"]:
-        began = one["startedAt"][:19].replace("T", " ")
-        line = f"{one['id']}  [bold]{one['status'].lower():<9}[/bold]  {began}  {escape(one['workflow'])}"
-        console.print(line, soft_wrap=True)
-        for error in one["errors"]:
-            console.print(Padding(escape(error), (0, 0, 0, 2)), style="dim", no_wrap=True, overflow="ellipsis")
+    rows = (
+        (
+            (one["id"], f"[bold]{one['status'].lower()}[/bold]", _time(one["startedAt"]), escape(one["workflow"])),
+            [note(one_line(error), is_cut=True) for error in one["errors"]],
+        )
+        for one in page["runs"]
+    )
+    print_list(("run", "state", "began, UTC", "workflow"), rows)
     if page["hasMore"]:
         click.echo("… and more; see --most", err=True)
 
@@ -153,16 +163,18 @@ def runs(url: str, token: str | None, name: str | None, status: tuple[str, ...],
 @_JSON
 @server_options
 def status(url: str, token: str | None, run_id: str, as_json: bool) -> None:
-    """Show a run as it stands: its steps, and its context."""
+    """Show a run as it stands: its steps, its errors in full, and its context."""
     found = run(Client(url, token).rest("GET", _run_path(run_id)))
     if as_json:
         _print_json(found)
         return
     console = Console(highlight=False)
-    console.print(escape(told(found)), soft_wrap=True)
-    console.print(steps_table(found))
-    console.print("context:", end=" ")
-    console.print_json(data=found["context"], indent=None)
+    click.echo(f"{found['id']} is {found['status'].lower()}")
+    console.print(Trimmed(steps_table(found)))
+    for error in _errors(found):
+        console.print(f"\n[red]{escape(error.strip())}[/red]", soft_wrap=True)
+    click.echo("\ncontext:")
+    console.print_json(data=found["context"])
 
 
 @workflow.command()
@@ -222,12 +234,35 @@ def begun_by(trigger: Any) -> str:
     if "OnEvent" in trigger:
         return f"{trigger['OnEvent']['model']} {trigger['OnEvent']['event_type']}"
     schedule = trigger["Schedule"]
-    return f"{schedule['cron']}, {schedule.get('timezone', 'UTC')}"
+    return f"{schedule['cron']} {schedule.get('timezone', 'UTC')}"
 
 
 def told(found: Any) -> str:
     """A run in one line."""
-    return f"{found['id']} is {found['status'].lower()}" + "".join(f": {error}" for error in found["errors"][-1:])
+    why = "".join(f": {one_line(error)}" for error in found["errors"][-1:])
+    return f"{found['id']} is {found['status'].lower()}{why}"
+
+
+def _trigger(found: Any) -> str:
+    """What begins a workflow, and when next."""
+    on = "on " if isinstance(found["trigger"], dict) and "OnEvent" in found["trigger"] else ""
+    next_at = f", next {_moment(found['nextAt'])}" if found["nextAt"] else ""
+    return f"{on}{begun_by(found['trigger'])}{next_at}"
+
+
+def _errors(found: Any) -> list[str]:
+    """A run's errors, and those of its steps that have not become the run's."""
+    steps = (f"{step['name']}: {step['error']}" for step in found["steps"] if step["error"])
+    return [*found["errors"], *(error for error in steps if error not in found["errors"])]
+
+
+async def _register(client: Client, source: Any, place: str) -> tuple[Any, bool]:
+    """The workflow, and whether that has changed it."""
+    before, name = None, source.get("name") if isinstance(source, dict) else None
+    if isinstance(name, str) and name.isprintable():  # else it is refused, with its place
+        before = (await client.graphql(_VERSION, {"name": name}))["workflow"]
+    made = await client.rest("POST", "/workflows", source, at=place)
+    return made, before != {"id": made["id"], "version": made["definitionVersion"]}
 
 
 def _change(url: str, token: str | None, name: str, verb: str) -> None:
@@ -236,11 +271,21 @@ def _change(url: str, token: str | None, name: str, verb: str) -> None:
 
 
 def _path(name: str) -> str:
-    return f"/workflows/{quote(name, safe='')}"
+    if name in NO_NAMES:  # they would be another route
+        raise click.ClickException(f"no workflow can be called {name!r}")
+    return f"/workflows/{segment('workflow', name)}"
 
 
 def _run_path(run_id: str) -> str:
-    return f"/workflows/runs/{quote(run_id, safe='')}"
+    return f"/workflows/runs/{segment('run', run_id)}"
+
+
+def _moment(at: str) -> str:
+    return f"{_time(at)} UTC"
+
+
+def _time(at: str) -> str:
+    return at[:19].replace("T", " ")
 
 
 def _print_json(value: Any) -> None:
