@@ -67,5 +67,5 @@ def _took(step: Any) -> str:
 
 def _words(step: Any) -> Text:
     until = f"until {step['until'][:19].replace('T', ' ')}" if step["until"] else ""
-    error = one_line(step["error"] or "")
+    error = one_line(step["error"] or "").removeprefix(f"job {step['jobId']} is dead: ")  # it has its own column
     return Text("; ".join(part for part in (until, error) if part), "dim", no_wrap=True, overflow="ellipsis")

@@ -9,9 +9,14 @@ from tests.conftest import Server, token
 
 async def run(server: Server, *arguments: str, role: str | None = "admin") -> tuple[int | None, str, str]:
     """Status, standard output and standard error of a command."""
+    return await run_at(server.url, *arguments, role=role)
+
+
+async def run_at(url: str, *arguments: str, role: str | None = "admin") -> tuple[int | None, str, str]:
+    """The same, of whatever server there may be."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "atomo_gql", *arguments),
-        env={"PATH": "", "ATOMO_URL": server.url, "ATOMO_TOKEN": token(role=role), "COLUMNS": "80"},
+        env={"PATH": "", "ATOMO_URL": url, "ATOMO_TOKEN": token(role=role), "COLUMNS": "80"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
