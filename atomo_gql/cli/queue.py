@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atomo_gql.cli.http import Client, run, server_options
+from atomo_gql.cli.lines import print_table
 
 _FIELDS = """name isPaused pause { at by isForEveryTenant } oldestEligibleSecs workers { name }
   depth { queued scheduled leased dead isExact } rates { enqueued succeeded failed }"""
@@ -51,7 +51,7 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
             f"{one['rates']['failed']:,.1f}",
             str(len(one["workers"])),
         )
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
 @queue.command()

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from atomo_gql.cli.http import Client
+from atomo_gql.cli.lines import one_line
 
 _PROGRESS = """
 subscription ($id: ID!) { jobProgress(id: $id) { status attempts percent message result error } }"""
@@ -47,9 +48,7 @@ def _fraction(percent: float | None) -> float:
 def _words(update: dict[str, Any]) -> str:
     match update["status"]:
         case "QUEUED" if update["error"]:
-            return escape(
-                f"attempt {update['attempts']} failed: {update['error'].splitlines()[0][:80]}; waits for its retry"
-            )
+            return escape(f"attempt {update['attempts']} failed: {one_line(update['error'], 80)}; waits for its retry")
         case "QUEUED":
             return "waits for a worker"
         case "LEASED":

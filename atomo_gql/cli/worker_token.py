@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atomo_gql.cli.http import Client, run, seconds, server_options
+from atomo_gql.cli.lines import print_table
 
 _QUIET = click.option("--quiet", is_flag=True, help="Print the token alone, for scripts.")
 
@@ -95,7 +95,7 @@ def listing(url: str, token: str | None, as_json: bool) -> None:
             one["createdAt"][:10],
             state,
         )
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
 @worker_token.command()
