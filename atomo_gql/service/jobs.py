@@ -139,8 +139,9 @@ class JobService:
         run_id: UUID | None = None,
         origin: str | None = None,
         depth: int | None = None,
+        room: int = 0,
     ) -> EnqueueRow:
-        """A job checked and encoded, ready to be written.
+        """A job checked and encoded, ready to be written. `room`: bytes that its payload may have beside the limit.
 
         Raises:
             BadUserInput, PayloadTooLarge: a field breaks a rule, which is named.
@@ -152,7 +153,7 @@ class JobService:
             tenant=tenant,
             queue=job.queue,
             kind=job.kind,
-            payload=encode(f"{prefix}payload", job.payload, self._limits.max_body),
+            payload=encode(f"{prefix}payload", job.payload, self._limits.max_body + room),
             key=job.idempotency_key,
             max_attempts=job.max_attempts,
             priority=job.priority,

@@ -65,9 +65,16 @@ async def start(connection: Any, runs: Sequence[RunRow]) -> list[Begun]:
     ]
 
 
-async def due(connection: Any, most: int) -> list[Run]:
-    """At most so many runs that have something to do, and as many whose jobs have ended, locked."""
-    return [run_of(row) for row in await fetch_in(connection, "run_due", most)]
+async def due(connection: Any, most: int, most_bytes: int) -> list[UUID]:
+    """At most so many runs that have something to do, and as many whose jobs have ended, locked; fewer where they are
+    larger than so many bytes, and one at least."""
+    ids: list[UUID] = []
+    for row in await fetch_in(connection, "run_due", most):
+        most_bytes -= row["bytes"]
+        if ids and most_bytes < 0:
+            break
+        ids.append(row["id"])
+    return ids
 
 
 async def due_ids(database: Database, most: int) -> list[UUID]:
