@@ -137,8 +137,7 @@ class JobService:
         trace: str | None,
         prefix: str = "",
         run_id: UUID | None = None,
-        origin: str | None = None,
-        depth: int | None = None,
+        via: tuple[str, ...] = (),
         room: int = 0,
     ) -> EnqueueRow:
         """A job checked and encoded, ready to be written. `room`: bytes that its payload may have beside the limit.
@@ -163,8 +162,7 @@ class JobService:
             timeout_secs=job.timeout_secs,
             deadline=job.deadline,
             run_id=run_id,
-            origin=origin,
-            depth=depth,
+            via=via,
         )
 
     async def write_in(self, connection: Any, rows: Sequence[EnqueueRow]) -> list[Enqueued]:

@@ -14,7 +14,7 @@ from atomo_gql.store.database import Database, fetch_in
 
 
 class RunRow(NamedTuple):
-    """A run to begin, with its context encoded."""
+    """A run to begin, with its chain, its trigger and its context encoded."""
 
     workflow_id: UUID
     workflow: str
@@ -23,7 +23,7 @@ class RunRow(NamedTuple):
     actor: str
     trace: str | None
     key: str | None
-    depth: int
+    via: bytes
     timeout_secs: int | None
     trigger: bytes
     context: bytes
@@ -239,7 +239,7 @@ def run_of(row: Any) -> Run:
         trace=row["trace"],
         trigger=row["trigger"],
         key=row["key"],
-        depth=row["depth"],
+        via=row["via"],
         started_at=row["started_at"],
         context=row["context"],
         status=RunStatus(row["status"]),

@@ -87,7 +87,7 @@ CREATE TABLE workflow_runs (
     status             text NOT NULL,              -- Running, Paused (parked; goes on by itself), Completed, Failed
     steps_run          integer NOT NULL,
     version            integer NOT NULL,
-    depth              integer NOT NULL,           -- how many events and runs led to it, one from another
+    via                jsonb NOT NULL,             -- the actions and workflows that led to it, the first of them first
     started_at         timestamptz NOT NULL,
     changed_at         timestamptz NOT NULL,
     finished_at        timestamptz,

@@ -1,21 +1,21 @@
 -- Runs of workflows, for the engine. Each transaction of it takes some runs, decides, and saves them.
 
--- name: run_start(workflow_ids uuid[], workflows text[], versions integer[], tenants text[], actors text[], traces text[], keys text[], depths integer[], timeouts integer[], triggers jsonb[], contexts jsonb[]) :many
+-- name: run_start(workflow_ids uuid[], workflows text[], versions integer[], tenants text[], actors text[], traces text[], keys text[], vias jsonb[], timeouts integer[], triggers jsonb[], contexts jsonb[]) :many
 -- Begin runs; answers, in order, each one's id, when it began, and whether it is new: the same key is the same run.
 -- Within one call a key may occur once.
 WITH input AS MATERIALIZED (
     SELECT i.*, nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at,
         statement_timestamp() + make_interval(secs => i.timeout_secs) AS timeout_at
     FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
-        unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[],
+        unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
                $9::integer[], $10::jsonb[], $11::jsonb[])
-        WITH ORDINALITY AS i (workflow_id, workflow, definition_version, tenant, actor, trace, key, depth, timeout_secs,
+        WITH ORDINALITY AS i (workflow_id, workflow, definition_version, tenant, actor, trace, key, via, timeout_secs,
                               trigger, context, ord)
 ),
 begun AS (
     INSERT INTO workflow_runs AS r (id, tenant, workflow, workflow_id, definition_version, status, steps_run, version,
-        depth, started_at, changed_at, timeout_at, wake_at, actor, trace, key, trigger, context, steps, errors, bytes)
-    SELECT id, tenant, workflow, workflow_id, definition_version, 'Running', 0, 1, depth, at, at, timeout_at, at, actor,
+        via, started_at, changed_at, timeout_at, wake_at, actor, trace, key, trigger, context, steps, errors, bytes)
+    SELECT id, tenant, workflow, workflow_id, definition_version, 'Running', 0, 1, via, at, at, timeout_at, at, actor,
         trace, key, trigger, context, '{}', '[]', octet_length(context::text)
     FROM input ORDER BY workflow_id, tenant, key, ord
     ON CONFLICT (workflow_id, tenant, key) WHERE key IS NOT NULL DO UPDATE SET key = EXCLUDED.key
@@ -30,7 +30,7 @@ logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
     SELECT id, 1, at, 'Workflow', 'run_started', tenant, actor, trace, jsonb_strip_nulls(jsonb_build_object(
             'workflow', workflow, 'workflowId', workflow_id, 'definitionVersion', definition_version, 'key', key,
-            'depth', nullif(depth, 0), 'timeoutAt', timeout_at))
+            'via', nullif(via, '[]'), 'timeoutAt', timeout_at))
         || jsonb_build_object('trigger', trigger, 'context', context)
     FROM settled WHERE run_id = id ORDER BY ord
 )
@@ -142,7 +142,7 @@ SELECT * FROM workflow_runs WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR
 
 -- name: run_rows(ids uuid[], tenant text) :many
 -- The same for a page: without what may be large, which run_bodies has.
-SELECT id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, depth, started_at, changed_at,
+SELECT id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, via, started_at, changed_at,
     finished_at, timeout_at, actor, trace, key, trigger, '{}'::jsonb AS context,
     (SELECT coalesce(jsonb_object_agg(s.key, s.value - 'result'), '{}') FROM jsonb_each(steps) AS s) AS steps, errors
 FROM workflow_runs WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2);

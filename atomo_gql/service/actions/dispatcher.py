@@ -209,8 +209,7 @@ class Dispatcher:
             tenant=event.tenant or "",
             actor=ACTOR,
             trace=event.trace,
-            origin=binding.what.action,
-            depth=event.depth + 1,
+            via=(*event.via, binding.what.action),
             room=_ENVELOPE,
         )
 

@@ -9,7 +9,6 @@ import orjson
 
 from atomo_gql.domain.actions import (
     JOB,
-    MAX_DEPTH,
     TRANSITIONS,
     Binding,
     ModelEvent,
@@ -72,7 +71,7 @@ def run_of(trigger: TriggerRow, event: ModelEvent) -> RunRow:
         actor=ACTOR,
         trace=event.trace,
         key=f"event:{event.event_id}",
-        depth=event.depth + 1,
+        via=orjson.dumps(event.via),
         timeout_secs=trigger.timeout_secs,
         trigger=as_trigger("event", model=event.model, event=event.event, eventId=event.event_id),
         context=orjson.dumps({"event": shown}),
@@ -86,9 +85,8 @@ def starts(trigger: TriggerRow, event: ModelEvent) -> bool:
         row.model == event.model
         and row.event_type in (event.event, event.transition)
         and row.tenant in ("", event.tenant or "")
-        and event.origin != f"workflow:{row.name}"
+        and event.may_lead_to(f"workflow:{row.name}")
         and event.place.xid > row.since_xid
-        and event.depth < MAX_DEPTH
     )
 
 

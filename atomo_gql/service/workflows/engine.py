@@ -268,8 +268,7 @@ class Engine:
             actor=ACTOR,
             trace=run.trace,
             run_id=run.id,
-            origin=f"workflow:{run.workflow}",
-            depth=run.depth + 1,
+            via=(*run.via, f"workflow:{run.workflow}"),
         )
 
 
