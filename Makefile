@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PROCESSES ?= 2
 
 .PHONY: help install run test check format lint types imports schema bench guard-baseline graphiql lock clean
 
@@ -22,8 +23,10 @@ install: $(STAMP) ## Make .venv with the service, the worker SDK and all tools
 run: install ## Install, start everything and watch a first job run (Ctrl-C ends it)
 	$(BIN)/atomo-gql dev
 
+# What kills servers under load, and what counts instructions, wants the machine for itself; the rest runs side by side.
 test: install ## Run all tests, on an embedded PostgreSQL or on DATABASE_URL
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not chaos and not guard" -n $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "chaos or guard"
 
 check: install ## The one gate: format, lint, types, imports, schema, tests
 	$(BIN)/ruff format --check .
@@ -31,7 +34,7 @@ check: install ## The one gate: format, lint, types, imports, schema, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/atomo-gql schema | diff -u schema.graphql -
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test
 
 format: install ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ from atomo_gql.domain.jobs import JobStatus, Json, NewJob
 from atomo_gql.domain.workflows.condition import look_up, same
 
 JOB = "Job"  # the model of our own events
-MAX_DEPTH = 16  # events and runs that lead one to another; what is deeper fires nothing
+MAX_CHAIN = 16  # actions and workflows that lead one to another; what so many led to fires nothing
 DEFAULT_QUEUE = "actions"
 
 CHANGES = ("created", "updated", "deleted")
@@ -58,14 +58,22 @@ class ModelEvent:
     entity_id: str
     data: Json
     previous: Json
-    origin: str | None  # the action, or `workflow:<name>`, that did it
     actor: str
     at: datetime
     tenant: str | None
     place: Place
     trace: str | None = None
-    depth: int = 0
+    via: tuple[str, ...] = ()  # the actions, and `workflow:<name>`s, that led to it, the first of them first
     transition: str | None = None  # of a job
+
+    @property
+    def origin(self) -> str | None:
+        """Which of them did it."""
+        return self.via[-1] if self.via else None
+
+    def may_lead_to(self, name: str) -> bool:
+        """Whether that action, or `workflow:<name>`, did not lead to it, and the chain can be longer."""
+        return len(self.via) < MAX_CHAIN and name not in self.via
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +121,8 @@ class Binding:
             what.model == event.model
             and what.event in (event.event, event.transition)
             and (self.tenant is None or self.tenant == event.tenant)
-            and event.origin != what.action
+            and event.may_lead_to(what.action)
             and event.place.xid > self.since_xid
-            and event.depth < MAX_DEPTH
             and (what.changed_any is None or any(_has_changed(field, event) for field in what.changed_any))
             and (what.field_equals is None or _equals(what.field_equals, event))
         )
@@ -163,13 +170,12 @@ def event_of_job(event: Event, kept: Json, kind: str, queue: str) -> ModelEvent:
         entity_id=str(event.stream_id),
         data=data,
         previous=None if is_new or before is None else {**known, "status": before.value},
-        origin=kept.get("origin"),
         actor=event.actor,
         at=event.at,
         tenant=event.tenant,
         place=event.place,
         trace=event.trace,
-        depth=kept.get("depth", 0),
+        via=tuple(kept.get("via", ())),
         transition=event.type.value,
     )
 
@@ -184,12 +190,12 @@ def event_of_record(event: Event) -> ModelEvent:
         entity_id=data["id"],
         data=data["data"],
         previous=data.get("previousData"),
-        origin=data.get("origin"),
         actor=event.actor,
         at=event.at,
         tenant=event.tenant,
         place=event.place,
         trace=event.trace,
+        via=(data["origin"],) if data.get("origin") else (),
     )
 
 

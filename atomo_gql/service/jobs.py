@@ -137,10 +137,10 @@ class JobService:
         trace: str | None,
         prefix: str = "",
         run_id: UUID | None = None,
-        origin: str | None = None,
-        depth: int | None = None,
+        via: tuple[str, ...] = (),
+        room: int = 0,
     ) -> EnqueueRow:
-        """A job checked and encoded, ready to be written.
+        """A job checked and encoded, ready to be written. `room`: bytes that its payload may have beside the limit.
 
         Raises:
             BadUserInput, PayloadTooLarge: a field breaks a rule, which is named.
@@ -152,7 +152,7 @@ class JobService:
             tenant=tenant,
             queue=job.queue,
             kind=job.kind,
-            payload=encode(f"{prefix}payload", job.payload, self._limits.max_body),
+            payload=encode(f"{prefix}payload", job.payload, self._limits.max_body + room),
             key=job.idempotency_key,
             max_attempts=job.max_attempts,
             priority=job.priority,
@@ -162,8 +162,7 @@ class JobService:
             timeout_secs=job.timeout_secs,
             deadline=job.deadline,
             run_id=run_id,
-            origin=origin,
-            depth=depth,
+            via=via,
         )
 
     async def write_in(self, connection: Any, rows: Sequence[EnqueueRow]) -> list[Enqueued]:

@@ -70,6 +70,6 @@ def make_services(resources: Resources, retention: Retention) -> Services:
         schedules=ScheduleService(resources, workflows),
         records=RecordService(resources),
         bindings=BindingService(resources),
-        dispatcher=Dispatcher(resources, jobs, workflows),
+        dispatcher=Dispatcher(resources, jobs),
         bells=(resources.runs_bell, resources.log_bell),
     )

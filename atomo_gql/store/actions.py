@@ -40,7 +40,7 @@ class TriggerRow:
     model: str
     event_type: str
     since_xid: int
-    source: Json
+    timeout_secs: int | None  # that a run may take
 
 
 async def record(database: Database, events: Sequence[RecordRow]) -> list[bool]:
@@ -141,8 +141,7 @@ async def beginnings(connection: Any, ids: Iterable[UUID]) -> dict[UUID, Json]:
 
 async def triggers(connection: Any) -> list[TriggerRow]:
     """The workflows that events start."""
-    found = await fetch_in(connection, "trigger_list")
-    return [TriggerRow(**{**row, "source": orjson.loads(row["source"])}) for row in found]
+    return [TriggerRow(**row) for row in await fetch_in(connection, "trigger_list")]
 
 
 async def lag(database: Database, *, is_all: bool) -> float | None:

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
+
 from atomo_gql.store.columns import shared, sparse
 from atomo_gql.store.database import Database
 from atomo_gql.store.statements import statements
@@ -26,8 +28,7 @@ class EnqueueRow(NamedTuple):
     timeout_secs: int | None = None
     deadline: datetime | None = None
     run_id: UUID | None = None  # of the workflow's run that it is a step of
-    origin: str | None = None  # the action, or the workflow, that made it
-    depth: int | None = None  # how many events and runs led to it, one from another
+    via: tuple[str, ...] = ()  # the actions and workflows that led to it; the last of them made it
 
 
 class Enqueued(NamedTuple):
@@ -64,8 +65,7 @@ async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection:
         sparse([r.timeout_secs for r in unique]),
         sparse([r.deadline for r in unique]),
         sparse([r.run_id for r in unique]),
-        sparse([r.origin for r in unique]),
-        sparse([r.depth for r in unique]),
+        sparse([orjson.dumps(r.via) if r.via else None for r in unique]),
     )
     if connection is None:
         found = await database.dispatch("job_enqueue", *arguments)

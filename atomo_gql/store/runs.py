@@ -14,7 +14,7 @@ from atomo_gql.store.database import Database, fetch_in
 
 
 class RunRow(NamedTuple):
-    """A run to begin, with its context encoded."""
+    """A run to begin, with its chain, its trigger and its context encoded."""
 
     workflow_id: UUID
     workflow: str
@@ -23,7 +23,7 @@ class RunRow(NamedTuple):
     actor: str
     trace: str | None
     key: str | None
-    depth: int
+    via: bytes
     timeout_secs: int | None
     trigger: bytes
     context: bytes
@@ -65,9 +65,16 @@ async def start(connection: Any, runs: Sequence[RunRow]) -> list[Begun]:
     ]
 
 
-async def due(connection: Any, most: int) -> list[Run]:
-    """At most so many runs that have something to do, and as many whose jobs have ended, locked."""
-    return [run_of(row) for row in await fetch_in(connection, "run_due", most)]
+async def due(connection: Any, most: int, most_bytes: int) -> list[UUID]:
+    """At most so many runs that have something to do, and as many whose jobs have ended, locked; fewer where they are
+    larger than so many bytes, and one at least."""
+    ids: list[UUID] = []
+    for row in await fetch_in(connection, "run_due", most):
+        most_bytes -= row["bytes"]
+        if ids and most_bytes < 0:
+            break
+        ids.append(row["id"])
+    return ids
 
 
 async def due_ids(database: Database, most: int) -> list[UUID]:
@@ -232,7 +239,7 @@ def run_of(row: Any) -> Run:
         trace=row["trace"],
         trigger=row["trigger"],
         key=row["key"],
-        depth=row["depth"],
+        via=row["via"],
         started_at=row["started_at"],
         context=row["context"],
         status=RunStatus(row["status"]),

@@ -64,11 +64,17 @@ async def put(
     event_type: str | None,
     is_scheduled: bool,
     next_at: datetime | None,
+    timeout_secs: int | None,
 ) -> WorkflowRow:
     """Keep a new version of its definition."""
     text = orjson.dumps(source).decode()
-    columns = (workflow_id, text, actor, trace, source_file, model, event_type, is_scheduled, next_at)
+    columns = (workflow_id, text, actor, trace, source_file, model, event_type, is_scheduled, next_at, timeout_secs)
     return _workflow((await fetch_in(connection, "workflow_put", *columns))[0])
+
+
+async def adopt(connection: Any, workflow_id: UUID, source_file: str) -> None:
+    """From now on it goes with that file."""
+    await fetch_in(connection, "workflow_adopt", workflow_id, source_file)
 
 
 async def change(

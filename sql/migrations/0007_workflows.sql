@@ -52,6 +52,7 @@ CREATE TABLE workflows (
     version            integer NOT NULL,           -- of the stream's newest event
     model              text COLLATE "C",           -- of the events that start it
     event_type         text COLLATE "C",
+    timeout_secs       integer,                    -- that a run may take
     since_xid          bigint NOT NULL,            -- events of older transactions do not start it
     next_at            timestamptz,                -- the next tick of its schedule; null: none, or paused
     is_scheduled       boolean NOT NULL,
@@ -86,7 +87,7 @@ CREATE TABLE workflow_runs (
     status             text NOT NULL,              -- Running, Paused (parked; goes on by itself), Completed, Failed
     steps_run          integer NOT NULL,
     version            integer NOT NULL,
-    depth              integer NOT NULL,           -- how many events and runs led to it, one from another
+    via                jsonb NOT NULL,             -- the actions and workflows that led to it, the first of them first
     started_at         timestamptz NOT NULL,
     changed_at         timestamptz NOT NULL,
     finished_at        timestamptz,
@@ -98,7 +99,8 @@ CREATE TABLE workflow_runs (
     trigger            jsonb NOT NULL,
     context            jsonb NOT NULL,
     steps              jsonb NOT NULL,             -- the states of those that have begun, by name
-    errors             jsonb NOT NULL
+    errors             jsonb NOT NULL,
+    bytes              integer NOT NULL            -- of context and steps: how many fit into one turn of the engine
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE INDEX workflow_runs_due ON workflow_runs (wake_at) WHERE wake_at IS NOT NULL;                   -- run_due
@@ -106,7 +108,7 @@ CREATE UNIQUE INDEX workflow_runs_by_key ON workflow_runs (workflow_id, tenant, 
 CREATE INDEX workflow_runs_by_workflow ON workflow_runs (workflow, id);                                -- run_page
 CREATE INDEX workflow_runs_by_tenant ON workflow_runs (tenant, id) WHERE tenant <> '';                 -- run_page
 CREATE INDEX workflow_runs_by_status ON workflow_runs (status, id);                                    -- run_page
-CREATE INDEX workflow_runs_ended ON workflow_runs (finished_at) WHERE finished_at IS NOT NULL;         -- run_forget
+CREATE INDEX workflow_runs_ended ON workflow_runs (status, finished_at) WHERE finished_at IS NOT NULL; -- run_forget
 
 -- The jobs whose end runs wait for. Whatever ends a job marks its rows, in the same statement; the engine takes them
 -- away when the run has gone on. Apart from the runs, so that the two never wait for each other.

@@ -67,11 +67,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('binding ' || $1::text || E'\x1f' 
 
 -- name: binding_put(tenant text, model text, event text, action text, queue text, condition jsonb, input text[], actor text, trace text, source_file text) :one
 -- Register a binding; the same one again is the same binding.
-WITH there AS MATERIALIZED (
-    SELECT b.* FROM bindings AS b
+WITH there AS (
+    UPDATE bindings AS b SET source_file = coalesce($10::text, b.source_file)  -- a file takes over what it names
     WHERE b.removed_at IS NULL AND b.tenant = $1 AND b.model = $2 AND b.event = $3::text AND b.action = $4::text
         AND b.queue = $5::text AND b.condition IS NOT DISTINCT FROM $6::jsonb AND b.input IS NOT DISTINCT FROM $7::text[]
-    LIMIT 1
+    RETURNING b.*
 ),
 put AS (
     INSERT INTO bindings (id, tenant, model, event, action, queue, condition, input, version, since_xid, registered_at,
@@ -175,6 +175,6 @@ WHERE c.consumer = 'actions';
 
 -- name: trigger_list() :many
 -- The workflows that events start.
-SELECT w.id, w.tenant, w.name, w.definition_version, w.model, w.event_type, w.since_xid, d.source
-FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d.version = w.definition_version
+SELECT w.id, w.tenant, w.name, w.definition_version, w.model, w.event_type, w.since_xid, w.timeout_secs
+FROM workflows AS w
 WHERE w.model IS NOT NULL AND w.removed_at IS NULL AND w.paused_at IS NULL;

@@ -1,4 +1,4 @@
--- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[], timeouts integer[], deadlines timestamptz[], run_ids uuid[], origins text[], depths integer[]) :many
+-- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[], timeouts integer[], deadlines timestamptz[], run_ids uuid[], vias jsonb[]) :many
 -- One row per input, in its order: the job's id, and whether it is new. Within one call a key may occur once per tenant
 -- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring. Of what
 -- can be null, an empty array will do where all are; of what cannot, an array of one where all are the same.
@@ -6,14 +6,12 @@ WITH input AS MATERIALIZED (
     SELECT coalesce(i.tenant, ($1::text[])[1]) AS tenant, coalesce(i.queue, ($2::text[])[1]) AS queue,
         coalesce(i.kind, ($3::text[])[1]) AS kind, i.payload, i.key,
         coalesce(i.max_attempts, ($6::smallint[])[1]) AS max_attempts, coalesce(i.priority, ($7::smallint[])[1]) AS priority,
-        i.run_at, coalesce(i.actor, ($9::text[])[1]) AS actor, i.trace, i.timeout_secs, i.deadline, i.run_id, i.origin,
-        i.depth, i.ord,
-        nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at
+        i.run_at, coalesce(i.actor, ($9::text[])[1]) AS actor, i.trace, i.timeout_secs, i.deadline, i.run_id, i.via,
+        i.ord, nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at
     FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o, unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
-                $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[], $13::uuid[], $14::text[],
-                $15::integer[])
+                $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[], $13::uuid[], $14::jsonb[])
         WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, timeout_secs,
-                              deadline, run_id, origin, depth, ord)
+                              deadline, run_id, via, ord)
 ),
 claimed AS (
     INSERT INTO idempotency_keys AS k (tenant, queue, key, job_id)
@@ -32,8 +30,8 @@ logged AS (
         'runAt', run_at, 'idempotencyKey', key)
         || CASE WHEN timeout_secs IS NULL AND deadline IS NULL THEN '{}'
                 ELSE jsonb_build_object('timeoutSecs', timeout_secs, 'deadline', deadline) END
-        || CASE WHEN origin IS NULL THEN '{}'  -- of a job that nobody asked for, but an action or a workflow
-                ELSE jsonb_strip_nulls(jsonb_build_object('runId', run_id, 'origin', origin, 'depth', depth)) END
+        || CASE WHEN via IS NULL THEN '{}'  -- of a job that nobody asked for, but an action or a workflow
+                ELSE jsonb_strip_nulls(jsonb_build_object('runId', run_id, 'origin', via -> -1, 'via', via)) END
     FROM settled WHERE job_id = id ORDER BY ord
 ),
 recorded AS (

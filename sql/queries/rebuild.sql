@@ -66,11 +66,12 @@ FROM (
 WHERE w.job_id = u.job_id AND w.run_id = u.run_id AND w.step = u.step
 RETURNING w.run_id;
 
--- name: rebuild_put_runs(id uuid, tenant text, workflow text, workflow_id uuid, definition_version integer, status text, steps_run integer, version integer, depth integer, started_at timestamptz, changed_at timestamptz, finished_at timestamptz, timeout_at timestamptz, wake_at timestamptz, actor text, trace text, key text, trigger jsonb, context jsonb, steps jsonb, errors jsonb) :one
-INSERT INTO workflow_runs (id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, depth,
+-- name: rebuild_put_runs(id uuid, tenant text, workflow text, workflow_id uuid, definition_version integer, status text, steps_run integer, version integer, via jsonb, started_at timestamptz, changed_at timestamptz, finished_at timestamptz, timeout_at timestamptz, wake_at timestamptz, actor text, trace text, key text, trigger jsonb, context jsonb, steps jsonb, errors jsonb) :one
+INSERT INTO workflow_runs (id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, via,
                            started_at, changed_at, finished_at, timeout_at, wake_at, actor, trace, key, trigger, context,
-                           steps, errors)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
+                           steps, errors, bytes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+        octet_length($19::jsonb::text) + octet_length($20::jsonb::text));
 
 -- name: rebuild_put_waits(job_id uuid, run_id uuid, step text, is_shared boolean) :one
 INSERT INTO run_waits (job_id, run_id, step, is_shared) VALUES ($1, $2, $3, $4);

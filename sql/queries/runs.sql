@@ -1,22 +1,22 @@
 -- Runs of workflows, for the engine. Each transaction of it takes some runs, decides, and saves them.
 
--- name: run_start(workflow_ids uuid[], workflows text[], versions integer[], tenants text[], actors text[], traces text[], keys text[], depths integer[], timeouts integer[], triggers jsonb[], contexts jsonb[]) :many
+-- name: run_start(workflow_ids uuid[], workflows text[], versions integer[], tenants text[], actors text[], traces text[], keys text[], vias jsonb[], timeouts integer[], triggers jsonb[], contexts jsonb[]) :many
 -- Begin runs; answers, in order, each one's id, when it began, and whether it is new: the same key is the same run.
 -- Within one call a key may occur once.
 WITH input AS MATERIALIZED (
     SELECT i.*, nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at,
         statement_timestamp() + make_interval(secs => i.timeout_secs) AS timeout_at
     FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o,
-        unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[],
+        unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
                $9::integer[], $10::jsonb[], $11::jsonb[])
-        WITH ORDINALITY AS i (workflow_id, workflow, definition_version, tenant, actor, trace, key, depth, timeout_secs,
+        WITH ORDINALITY AS i (workflow_id, workflow, definition_version, tenant, actor, trace, key, via, timeout_secs,
                               trigger, context, ord)
 ),
 begun AS (
     INSERT INTO workflow_runs AS r (id, tenant, workflow, workflow_id, definition_version, status, steps_run, version,
-        depth, started_at, changed_at, timeout_at, wake_at, actor, trace, key, trigger, context, steps, errors)
-    SELECT id, tenant, workflow, workflow_id, definition_version, 'Running', 0, 1, depth, at, at, timeout_at, at, actor,
-        trace, key, trigger, context, '{}', '[]'
+        via, started_at, changed_at, timeout_at, wake_at, actor, trace, key, trigger, context, steps, errors, bytes)
+    SELECT id, tenant, workflow, workflow_id, definition_version, 'Running', 0, 1, via, at, at, timeout_at, at, actor,
+        trace, key, trigger, context, '{}', '[]', octet_length(context::text)
     FROM input ORDER BY workflow_id, tenant, key, ord
     ON CONFLICT (workflow_id, tenant, key) WHERE key IS NOT NULL DO UPDATE SET key = EXCLUDED.key
     RETURNING r.id, r.workflow_id, r.tenant, r.key
@@ -30,25 +30,25 @@ logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
     SELECT id, 1, at, 'Workflow', 'run_started', tenant, actor, trace, jsonb_strip_nulls(jsonb_build_object(
             'workflow', workflow, 'workflowId', workflow_id, 'definitionVersion', definition_version, 'key', key,
-            'depth', nullif(depth, 0), 'timeoutAt', timeout_at))
+            'via', nullif(via, '[]'), 'timeoutAt', timeout_at))
         || jsonb_build_object('trigger', trigger, 'context', context)
     FROM settled WHERE run_id = id ORDER BY ord
 )
 SELECT run_id AS id, run_id = id AS is_new FROM settled ORDER BY ord;
 
 -- name: run_due(most integer) :many
--- Runs that have something to do, and runs that waited for a job that has ended, at most so many of each; those that
--- somebody else has are passed over. Each is read by the scan that locks it, so that it is as it stands then.
+-- Runs that have something to do, and runs that waited for a job that has ended, at most so many of each, locked; those
+-- that somebody else has are passed over. Whoever takes them reads what they are afterwards, as many as it can hold.
 WITH timed AS MATERIALIZED (
-    SELECT * FROM workflow_runs WHERE wake_at <= statement_timestamp()
+    SELECT id, bytes FROM workflow_runs WHERE wake_at <= statement_timestamp()
     ORDER BY wake_at LIMIT $1::integer FOR UPDATE SKIP LOCKED
 ),
 told AS MATERIALIZED (
-    SELECT r.* FROM run_waits AS w JOIN workflow_runs AS r ON r.id = w.run_id
+    SELECT r.id, r.bytes FROM run_waits AS w JOIN workflow_runs AS r ON r.id = w.run_id
     WHERE w.ended_at <= statement_timestamp()
     ORDER BY w.ended_at LIMIT $1::integer FOR UPDATE OF r SKIP LOCKED
 )
-SELECT DISTINCT ON (id) * FROM (SELECT * FROM timed UNION ALL SELECT * FROM told) AS r ORDER BY id;
+SELECT id, bytes FROM timed UNION SELECT id, bytes FROM told;
 
 -- name: run_due_ids(most integer) :many
 -- The same, unlocked, and without what they are.
@@ -77,7 +77,7 @@ WHERE w.run_id = ANY ($1::uuid[]) AND w.ended_at IS NOT NULL;
 UPDATE workflow_runs AS r
 SET status = i.status, steps_run = i.steps_run, version = i.version, changed_at = $5::timestamptz,
     finished_at = i.finished_at, timeout_at = i.timeout_at, wake_at = i.wake_at, context = i.context, steps = i.steps,
-    errors = i.errors
+    errors = i.errors, bytes = octet_length(i.context::text) + octet_length(i.steps::text)
 FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::integer[], $6::timestamptz[], $7::timestamptz[],
             $8::timestamptz[], $9::jsonb[], $10::jsonb[], $11::jsonb[])
     AS i (id, status, steps_run, version, finished_at, timeout_at, wake_at, context, steps, errors)
@@ -142,7 +142,7 @@ SELECT * FROM workflow_runs WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR
 
 -- name: run_rows(ids uuid[], tenant text) :many
 -- The same for a page: without what may be large, which run_bodies has.
-SELECT id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, depth, started_at, changed_at,
+SELECT id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, via, started_at, changed_at,
     finished_at, timeout_at, actor, trace, key, trigger, '{}'::jsonb AS context,
     (SELECT coalesce(jsonb_object_agg(s.key, s.value - 'result'), '{}') FROM jsonb_each(steps) AS s) AS steps, errors
 FROM workflow_runs WHERE id = ANY ($1::uuid[]) AND ($2::text IS NULL OR tenant = $2);
@@ -203,10 +203,10 @@ CROSS JOIN LATERAL (
 -- name: run_forget(completed timestamptz, failed timestamptz, most integer) :one
 -- Delete runs that ended before that (null: never) with their events, a bounded lot.
 WITH old AS MATERIALIZED (
-    SELECT id FROM workflow_runs
-    WHERE finished_at < greatest($1::timestamptz, $2::timestamptz)
-        AND (status = 'Completed' AND finished_at < $1 OR status = 'Failed' AND finished_at < $2)
-    ORDER BY finished_at LIMIT $3::integer FOR UPDATE SKIP LOCKED
+    SELECT r.id FROM (VALUES ('Completed', $1::timestamptz), ('Failed', $2::timestamptz)) AS v (status, before)
+    CROSS JOIN LATERAL (
+        SELECT id FROM workflow_runs AS r WHERE r.status = v.status AND r.finished_at < v.before
+        ORDER BY r.finished_at LIMIT $3::integer FOR UPDATE SKIP LOCKED) AS r
 ),
 gone AS (DELETE FROM workflow_runs AS r USING old AS o WHERE r.id = o.id RETURNING r.id),
 forgotten AS (DELETE FROM events AS e USING gone AS g WHERE e.stream_id = g.id)

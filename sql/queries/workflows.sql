@@ -9,11 +9,11 @@ VALUES (new_id(), $1::text, $2::text, 0, 0, pg_current_xact_id()::text::bigint, 
 ON CONFLICT (tenant, name) DO UPDATE SET name = EXCLUDED.name
 RETURNING w.*, clock_timestamp() AS now;
 
--- name: workflow_put(id uuid, source json, actor text, trace text, source_file text, model text, event_type text, is_scheduled boolean, next_at timestamptz) :one
+-- name: workflow_put(id uuid, source json, actor text, trace text, source_file text, model text, event_type text, is_scheduled boolean, next_at timestamptz, timeout_secs integer) :one
 -- A new version of that workflow. What has been paused stays so, if there still is something to pause.
 WITH put AS (
     UPDATE workflows SET definition_version = definition_version + 1, version = version + 1, model = $6::text,
-        event_type = $7::text, is_scheduled = $8::boolean, next_at = $9::timestamptz,
+        event_type = $7::text, is_scheduled = $8::boolean, next_at = $9::timestamptz, timeout_secs = $10::integer,
         paused_at = CASE WHEN removed_at IS NULL AND ($8 OR $6::text IS NOT NULL) THEN paused_at END,
         paused_by = CASE WHEN removed_at IS NULL AND ($8 OR $6 IS NOT NULL) THEN paused_by END,
         since_xid = CASE WHEN definition_version = 0 OR removed_at IS NOT NULL OR model IS DISTINCT FROM $6::text
@@ -34,6 +34,10 @@ logged AS (
     FROM put
 )
 SELECT * FROM put;
+
+-- name: workflow_adopt(id uuid, source_file text) :one
+-- A file defines what was registered before; from now on it goes with the file.
+UPDATE workflows SET source_file = $2::text WHERE id = $1::uuid RETURNING *;
 
 -- name: workflow_change(id uuid, type text, actor text, trace text, next_at timestamptz) :one
 -- Remove, pause or resume it. No row: it is so already.

@@ -33,7 +33,13 @@ async def double(ctx):
 """
 _PROGRESS = """
 SELECT (SELECT count(*) FROM events WHERE type = 'succeeded'), (SELECT count(*) FROM leases)"""
-DATABASE_IS_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_IS_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 class Rig:

@@ -71,6 +71,13 @@ async def test_a_definition_that_can_be_read_no_more_hides_no_other(make_server:
     assert await _run(server, "new")
 
 
+async def test_true_is_not_1_and_makes_another_version(server: Server) -> None:
+    for version, value in enumerate((1, True, 1.5), 1):
+        condition = {"field": "yes", "operator": "eq", "value": value}
+        made = await _register(server, _flow("f", {**_set("a"), "condition": condition}))
+        assert (made["definitionVersion"], made["definition"]["steps"][0]["condition"]) == (version, condition)
+
+
 async def test_two_that_register_the_same_change_make_one_version(server: Server, sql: Any) -> None:
     await _register(server, _flow("f", _set("a")))
     async with sql.transaction():

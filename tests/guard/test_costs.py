@@ -17,6 +17,7 @@ from tests.guard import baseline, worker
 from tests.guard.baseline import RENEW, RENEWING, Line, Measured, compare, table
 from tests.guard.paths import REFERENCE, Costs, Rig, rig
 
+pytestmark = pytest.mark.guard
 _PATH = "POST /jobs"
 Value = TypeVar("Value")
 

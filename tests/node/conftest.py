@@ -1,5 +1,6 @@
 """What npm installs for these tests, once."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
 def packages() -> None:
     """What package-lock.json names."""
     stamp = HERE / "node_modules" / ".package-lock.json"
-    if not stamp.exists() or stamp.stat().st_mtime < (HERE / "package-lock.json").stat().st_mtime:
-        done = subprocess.run(["npm", "ci", "--silent"], cwd=HERE, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    with (HERE / ".npm-ci.lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.stat().st_mtime < (HERE / "package-lock.json").stat().st_mtime:
+            done = subprocess.run(["npm", "ci", "--silent"], cwd=HERE, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr

@@ -27,12 +27,12 @@ SELECT new_id() AS id, i,
     CASE WHEN i <= 12000 THEN 'Completed' WHEN i <= 23900 THEN 'Paused' ELSE 'Running' END AS status,
     CASE WHEN i % 2 = 0 THEN now() + interval '1 d' END AS timeout_at
 FROM generate_series(1, 24000) AS i;
-INSERT INTO workflow_runs (id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, depth,
-    started_at, changed_at, finished_at, timeout_at, wake_at, actor, key, trigger, context, steps, errors)
+INSERT INTO workflow_runs (id, tenant, workflow, workflow_id, definition_version, status, steps_run, version, via,
+    started_at, changed_at, finished_at, timeout_at, wake_at, actor, key, trigger, context, steps, errors, bytes)
 SELECT id, CASE WHEN i % 10 = 0 THEN 'acme' ELSE '' END, 'w' || i % 50, '00000000-0000-7000-8000-000000000007', 1,
-    status, 1, 3, 0, now(), now(), CASE WHEN status = 'Completed' THEN now() END, timeout_at,
+    status, 1, 3, '[]', now(), now(), CASE WHEN status = 'Completed' THEN now() END, timeout_at,
     CASE status WHEN 'Running' THEN now() - interval '1 s' WHEN 'Paused' THEN timeout_at END, 'user:x',
-    CASE WHEN i % 3 = 0 THEN 'key:' || i END, '{"kind": "manual"}', jsonb_build_object('n', i), '{}', '[]'
+    CASE WHEN i % 3 = 0 THEN 'key:' || i END, '{"kind": "manual"}', jsonb_build_object('n', i), '{}', '[]', 20
 FROM made;
 INSERT INTO run_waits (job_id, run_id, step, is_shared, ended_at)
 SELECT r.id, m.id, 's', m.n % 20 = 0, CASE WHEN m.n <= 100 THEN now() END
@@ -94,7 +94,7 @@ async def test_the_engine_touches_the_runs_at_hand(busy: Database) -> None:
     hundred = len(parked)
     assert hundred == 100
     json_, moments = [b"{}"] * hundred, [_NOW] * hundred
-    begun = ([UUID(int=7)], ["w"], [1], [""], ["user:x"], [None], ["key:new"], [0], [None], [b"{}"], [b"{}"])
+    begun = ([UUID(int=7)], ["w"], [1], [""], ["user:x"], [None], ["key:new"], [b"[]"], [None], [b"{}"], [b"{}"])
     looks: dict[str, tuple[Any, ...]] = {
         "run_due": (100,),
         "run_due_ids": (100,),

@@ -112,6 +112,7 @@ WRONG: list[tuple[str, Json, str]] = [  # the place to change, what to put there
     ("steps[1]", [], "steps[1]"),
     ("steps[1]", "x", "steps[1]"),
     ("steps[1].name", "first", "steps[1].name"),
+    ("steps[1].name", "first:2", "steps[1].name"),
     ("steps[1].name", None, "steps[1].name"),
     ("steps[1].more", 1, "steps[1].more"),
     ("steps[1].parallel", [put("u", 1)], "steps[1]"),

@@ -191,8 +191,8 @@ def test_the_bounds_that_the_pages_name_are_those_of_the_code() -> None:
     assert (compiler.MAX_NODES, compiler.MAX_DEPTH, schedules.MOST_MISSED) == (1_000, 20, 100)
     for number in ("262,144", "31,536,000", "65,536", "5,000", "1,000 parts", "20 expressions", "the last 100"):
         assert number in flows, number
-    assert actions.MAX_DEPTH == 16
-    assert "16 deep" in acts
+    assert actions.MAX_CHAIN == 16
+    assert "at most 16 long" in acts
 
 
 def test_every_door_that_is_named_is_there() -> None:

@@ -88,8 +88,12 @@ async def by_sql(server: Server, sql: Any) -> None:
 WAYS: dict[str, tuple[Way, str, dict[str, Any]]] = {
     "REST": (by_rest, "user:alice", {}),
     "GraphQL": (by_graphql, "user:alice", {}),
-    "a step of a workflow": (by_a_step, "system:workflows", {"origin": "workflow:w", "depth": 1, "runId": "RUN"}),
-    "an action": (by_an_action, "system:actions", {"origin": "act", "depth": 1}),
+    "a step of a workflow": (
+        by_a_step,
+        "system:workflows",
+        {"origin": "workflow:w", "via": ["workflow:w"], "runId": "RUN"},
+    ),
+    "an action": (by_an_action, "system:actions", {"origin": "act", "via": ["act"]}),
     "JobStore": (by_the_store, "system:sql ROLE", {}),
     "SQL": (by_sql, "system:sql ROLE", {}),
 }

@@ -167,7 +167,7 @@ async def _some(replica: Replica) -> dict[str, UUID]:
         ("status", "'Completed'"),
         ("steps_run", "steps_run + 1"),
         ("version", "version + 1"),
-        ("depth", "1"),
+        ("via", "'{}'"),
         ("tenant", "'acme'"),
         ("workflow", "'other'"),
         ("workflow_id", "gen_random_uuid()"),

@@ -17,6 +17,7 @@ from uuid import UUID
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import EventType
 from atomo_gql.domain.jobs import Json, NewJob
+from atomo_gql.domain.rules import MAX_KEY
 from atomo_gql.domain.workflows.condition import holds
 from atomo_gql.domain.workflows.definition import Definition, Delay, JobAction, Parallel, SetVariable, Step
 from atomo_gql.domain.workflows.parsing import check_delay
@@ -90,6 +91,7 @@ class Decider(Generic[Prepared]):
         self._renderer = renderer
         self._prepare = prepare
         self._size = size
+        self._used: int | None = None  # bytes of the context and of the results; None: not measured yet
         self._most_bytes = most_bytes
         self._ended = ended
 
@@ -100,13 +102,14 @@ class Decider(Generic[Prepared]):
             self.give_up(self._definition)
         if self.run.status.is_final or isinstance(self._definition, str):
             return
+        if self.run.timeout_at is not None and self.run.timeout_at <= self._now:
+            self._emit(EventType.RUN_FAILED, {"error": f"timed out after {self._definition.timeout_secs} s"})
+            return
         flow = self._sequence(self._definition.steps)
         if flow is Flow.DONE:
             self._emit(EventType.RUN_COMPLETED, {})
         elif flow is Flow.FAILED:
             self._emit(EventType.RUN_FAILED, {})
-        elif not self.orders and self.run.timeout_at is not None and self.run.timeout_at <= self._now:
-            self._emit(EventType.RUN_FAILED, {"error": f"timed out after {self._definition.timeout_secs} s"})
 
     def placed(self, order: JobOrder[Prepared], job_id: UUID, *, is_new: bool) -> None:
         """An order was carried out: the job has that id, and is new, or was there."""
@@ -180,7 +183,7 @@ class Decider(Generic[Prepared]):
                     self._emit(EventType.STEP_STARTED, {"step": step.name})
                 case SetVariable(key=key, value=value):
                     found = self._renderer.render(value, self.run.scope())
-                    self._require_room({key: found})
+                    self._require_room(key, found)
                     self._emit(EventType.STEP_COMPLETED, {**_of(step, attempt), "set": {key: found}})
                 case Delay(seconds=seconds):
                     until = self._now + timedelta(seconds=self._seconds(seconds))
@@ -202,16 +205,15 @@ class Decider(Generic[Prepared]):
     def _job(self, step: Step, action: JobAction, attempt: int) -> NewJob:
         wanted = {"queue": action.queue, "kind": action.kind, "payload": action.payload, "key": action.idempotency_key}
         found = self._renderer.render(wanted, self.run.scope())
-        key = found["key"]
-        if key is None:
-            key = f"run:{self.run.id}:{step.name}"
+        key = f"run:{self.run.id}:{step.name}" if found["key"] is None else _text("idempotency_key", found["key"])
         if attempt > 1:  # the same key would be the same job, which has failed
-            key = f"{_text('idempotency_key', key)}:{attempt}"
+            own = f"{key[: MAX_KEY - 20]} (attempt {attempt})"
+            key = f"{key}:{attempt}" if found["key"] is None else own
         return NewJob(
             queue=_text("queue", found["queue"]),
             kind=_text("kind", found["kind"]),
             payload=found["payload"],
-            idempotency_key=_text("idempotency_key", key),
+            idempotency_key=key,
             max_attempts=action.max_attempts,
             priority=action.priority,
             timeout_secs=action.timeout_secs,
@@ -222,7 +224,7 @@ class Decider(Generic[Prepared]):
             self._fail(step, state.attempt, f"job {state.job_id} is dead: {end.error}")
             return
         try:
-            self._require_room({"job_result": end.result, "": end.result})
+            self._require_room("job_result", end.result, copies=2)
         except (AtomoError, RenderError) as error:
             self._fail(step, state.attempt, str(error))
             return
@@ -260,21 +262,27 @@ class Decider(Generic[Prepared]):
                 data["within"] = within  # what failed in the group is passed over with it
         self._emit(EventType.STEP_FAILED, data)
 
-    def _require_room(self, more: Mapping[str, Json]) -> None:
-        """Refuse what would make the run larger than it may be.
+    def _require_room(self, name: str, value: Json, *, copies: int = 1) -> None:
+        """Refuse a variable that would make the run larger than it may be. Measured once as a whole, then by what comes
+        and goes: a run of many steps and a large context would spend its time on nothing else.
 
         Raises:
             RenderError: it would.
         """
-        results = [state.result for state in self.run.steps.values() if state.result is not None]
+        context = self.run.context
         try:
-            size = self._size([{**self.run.context, **more}, results])
+            if self._used is None:
+                results = [state.result for state in self.run.steps.values() if state.result is not None]
+                self._used = self._size([context, results])
+            gone = self._size([{name: context[name]}]) if name in context else 0
+            used = self._used - gone + self._size([{name: value}, value][:copies])
         except AtomoError as error:
             raise RenderError(f"the context and the results of the steps cannot be kept: {error}") from error
-        if size > self._most_bytes:
+        if used > self._most_bytes:
             raise RenderError(
-                f"the context and the results of the steps must have at most {self._most_bytes} bytes, not {size}"
+                f"the context and the results of the steps must have at most {self._most_bytes} bytes, not {used}"
             )
+        self._used = used
 
 
 def _of(step: Step, attempt: int) -> dict[str, Any]:

@@ -44,6 +44,7 @@ NO_NAMES = ("runs", ".", "..")  # that a path of REST could not tell from someth
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEMPLATE = "{{"
+_LIKE_A_KEY = re.compile(r":[0-9]+\Z")
 _FIELDS = ("name", "description", "trigger", "timeout_secs", "steps")
 
 
@@ -91,6 +92,11 @@ class _Reader:
         known = ("name", "action", "parallel", "condition", "on_failure")
         body = read_object(place, source, known, ("name",))
         name = _identifier(f"{place}.name", body["name"])
+        if _LIKE_A_KEY.search(name):
+            raise BadUserInput(
+                f"{place}.name must not end with a colon and a number, as the keys of further attempts do",
+                field=f"{place}.name",
+            )
         if name in self._named:
             raise BadUserInput(
                 f"{place}.name must be unique; {self._named[name]} is called {name!r}, too", field=f"{place}.name"

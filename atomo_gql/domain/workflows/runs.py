@@ -100,7 +100,7 @@ class Run:
     trace: str | None  # W3C traceparent of what began it
     trigger: Json  # what began it: {"kind": "manual"}, an event or a tick
     key: str | None  # its idempotency key, in the workflow and the tenant
-    depth: int  # how many events and runs led to it, one from another
+    via: list[str]  # the actions, and `workflow:<name>`s, that led to it, the first of them first
     started_at: datetime
     context: dict[str, Json]
     status: RunStatus = RunStatus.RUNNING
@@ -174,7 +174,7 @@ def begin(event: Event) -> Run:
         trace=event.trace,
         trigger=data["trigger"],
         key=data.get("key"),
-        depth=data.get("depth", 0),
+        via=list(data.get("via", [])),
         started_at=event.at,
         context=dict(data["context"]),
         timeout_at=_moment(data.get("timeoutAt")),

@@ -19,12 +19,10 @@ from atomo_gql.domain.actions import Binding, ModelEvent, job_of
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import EventFilter, EventType, Place, Stream
 from atomo_gql.domain.rules import MAX_BATCH
-from atomo_gql.domain.workflows.definition import Definition
 from atomo_gql.service import metrics
-from atomo_gql.service.actions.subscribers import ACTOR, Subscribers, Trigger, read_event, run_of, starts
+from atomo_gql.service.actions.subscribers import ACTOR, Subscribers, read_event, run_of, starts
 from atomo_gql.service.context import Resources
 from atomo_gql.service.jobs import JobService
-from atomo_gql.service.workflows.definitions import DefinitionService
 from atomo_gql.store import actions as store
 from atomo_gql.store import events as store_events
 from atomo_gql.store import runs as store_runs
@@ -37,6 +35,7 @@ log = logging.getLogger("atomo_gql.actions")
 _LOT = 500  # recorded events in one transaction
 _LOOKED_AT = 2_000  # events of all kinds looked at in one transaction
 _BYTES = 8_000_000  # of their data
+_ENVELOPE = 65_536  # bytes around an event's data in a payload: no event that was taken is too large for its job
 _FAR = 10_000  # transactions
 
 
@@ -64,12 +63,11 @@ class _Match(NamedTuple):
 class Dispatcher:
     """One per process."""
 
-    def __init__(self, resources: Resources, jobs: JobService, definitions: DefinitionService) -> None:
+    def __init__(self, resources: Resources, jobs: JobService) -> None:
         self._database = resources.database
         self._runs_bell = resources.runs_bell
         self._bell = resources.log_bell
         self._jobs = jobs
-        self._definitions = definitions
 
     async def turn(self) -> Fired | None:
         """Go on in the log; None: another replica is at it."""
@@ -89,7 +87,7 @@ class Dispatcher:
             # Before it is known who there is: who registers after this wants only what comes after this.
             head = await store_events.head_in(connection)
             bindings = [b for b in await store.bindings(connection, None) if b.set_aside_at is None]
-            everyone = Subscribers([b for b in bindings if b.at is None], await self._triggers(connection))
+            everyone = Subscribers([b for b in bindings if b.at is None], await store.triggers(connection))
             self._bell.is_for_jobs = everyone.types is not None
             fired = Fired(is_careful=is_careful)
             end = await self._go_on(connection, place, head, everyone, fired)
@@ -106,13 +104,6 @@ class Dispatcher:
         lag = max(0.0, await store.lag(self._database, is_all=self._bell.is_for_jobs) or 0.0)
         metrics.DISPATCH_LAG.set(lag)
         return lag
-
-    async def _triggers(self, connection: Any) -> list[Trigger]:
-        rows = await store.triggers(connection)
-        versions = {(row.id, row.definition_version) for row in rows}
-        definitions = await self._definitions.load(connection, versions) if rows else {}
-        found = [(row, definitions[row.id, row.definition_version]) for row in rows]
-        return [Trigger(row, known.timeout_secs) for row, known in found if isinstance(known, Definition)]
 
     async def _go_on(self, connection: Any, place: Place, head: Place, subscribers: Subscribers, fired: Fired) -> Place:
         if subscribers.is_nobody:
@@ -218,8 +209,8 @@ class Dispatcher:
             tenant=event.tenant or "",
             actor=ACTOR,
             trace=event.trace,
-            origin=binding.what.action,
-            depth=event.depth + 1,
+            via=(*event.via, binding.what.action),
+            room=_ENVELOPE,
         )
 
     def _tell(self, fired: Fired) -> None:

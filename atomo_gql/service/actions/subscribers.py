@@ -9,7 +9,6 @@ import orjson
 
 from atomo_gql.domain.actions import (
     JOB,
-    MAX_DEPTH,
     TRANSITIONS,
     Binding,
     ModelEvent,
@@ -26,19 +25,11 @@ ACTOR = "system:actions"
 
 
 @dataclass(frozen=True, slots=True)
-class Trigger:
-    """A workflow that events start."""
-
-    row: TriggerRow
-    timeout_secs: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Subscribers:
     """Whom events are for."""
 
     bindings: Sequence[Binding]
-    triggers: Sequence[Trigger]
+    triggers: Sequence[TriggerRow]
 
     @property
     def is_nobody(self) -> bool:
@@ -49,7 +40,7 @@ class Subscribers:
     def types(self) -> list[EventType] | None:
         """The transitions of jobs that somebody wants; None: there are none."""
         named = [b.what.event for b in self.bindings if b.what.model == JOB]
-        named += [t.row.event_type for t in self.triggers if t.row.model == JOB]
+        named += [t.event_type for t in self.triggers if t.model == JOB]
         if not named:
             return None
         if "updated" in named:
@@ -59,7 +50,7 @@ class Subscribers:
         )
 
 
-def run_of(trigger: Trigger, event: ModelEvent) -> RunRow:
+def run_of(trigger: TriggerRow, event: ModelEvent) -> RunRow:
     """The run that an event begins."""
     shown = {
         "model": event.model,
@@ -73,30 +64,29 @@ def run_of(trigger: Trigger, event: ModelEvent) -> RunRow:
         "origin": event.origin,
     }
     return RunRow(
-        workflow_id=trigger.row.id,
-        workflow=trigger.row.name,
-        definition_version=trigger.row.definition_version,
+        workflow_id=trigger.id,
+        workflow=trigger.name,
+        definition_version=trigger.definition_version,
         tenant=event.tenant or "",
         actor=ACTOR,
         trace=event.trace,
         key=f"event:{event.event_id}",
-        depth=event.depth + 1,
+        via=orjson.dumps(event.via),
         timeout_secs=trigger.timeout_secs,
         trigger=as_trigger("event", model=event.model, event=event.event, eventId=event.event_id),
         context=orjson.dumps({"event": shown}),
     )
 
 
-def starts(trigger: Trigger, event: ModelEvent) -> bool:
+def starts(trigger: TriggerRow, event: ModelEvent) -> bool:
     """Whether it begins on that event."""
-    row = trigger.row
+    row = trigger
     return (
         row.model == event.model
         and row.event_type in (event.event, event.transition)
         and row.tenant in ("", event.tenant or "")
-        and event.origin != f"workflow:{row.name}"
+        and event.may_lead_to(f"workflow:{row.name}")
         and event.place.xid > row.since_xid
-        and event.depth < MAX_DEPTH
     )
 
 

@@ -17,6 +17,7 @@ from atomo_gql.domain.jobs import Json
 from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.principals import Caller
 from atomo_gql.domain.rules import check_name, check_range
+from atomo_gql.domain.workflows.condition import same
 from atomo_gql.domain.workflows.definition import Definition, Manual, OnEvent, Schedule, Trigger
 from atomo_gql.domain.workflows.parsing import parse_definition
 from atomo_gql.domain.workflows.rendering import Renderer
@@ -92,7 +93,9 @@ class DefinitionService:
     ) -> Workflow:
         async with self._database.transaction() as connection:
             row = await self._lock(connection, tenant, definition.name, actor, file)
-            if row.source == source and row.removed_at is None:
+            if same(row.source, source) and row.removed_at is None:
+                if file is not None and row.source_file != file:
+                    await store.adopt(connection, row.id, file)
                 return Workflow(row, definition)
             trigger = definition.trigger
             put = await store.put(
@@ -106,6 +109,7 @@ class DefinitionService:
                 event_type=trigger.event_type if isinstance(trigger, OnEvent) else None,
                 is_scheduled=isinstance(trigger, Schedule),
                 next_at=self._next_at(row, definition),
+                timeout_secs=definition.timeout_secs,
             )
             return Workflow(replace(put, source=source), definition)
 
@@ -243,6 +247,7 @@ class DefinitionService:
                 found[row.workflow_id, row.version] = self._parsed((row.workflow_id, row.version), row.source)
         for version in wanted:
             if version in self._known:
+                self._known.move_to_end(version)
                 found[version] = self._known[version]
         return {version: found.get(version, Unavailable("its definition is gone")) for version in wanted}
 

@@ -5,6 +5,7 @@ domain/workflows/deciding has it), and writes events, rows, jobs and waits in on
 has either done all of a turn or nothing. Every replica has one, and runs that another has are passed over.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ log = logging.getLogger("atomo_gql.workflows")
 
 ACTOR = "system:workflows"
 _LOT = 100  # runs in one transaction
+_LOT_BYTES = 8_000_000  # of their contexts and steps
+_BREATH_SECS = 0.01  # of deciding, after which others have their turn
 _SETTLE = 500  # waits in one statement
 _ENCODED_MOST = 2**31
 _ORPHANED = "cancelled: the run of a workflow that waited for it has ended"
@@ -76,9 +79,10 @@ class Engine:
         """Carry on some of the runs that have something to do; how many."""
         try:
             async with self._database.transaction() as connection:
-                runs = await store.due(connection, _LOT)
-                if not runs:
+                ids = await store.due(connection, _LOT, _LOT_BYTES)
+                if not ids:
                     return 0
+                runs = await store.take(connection, ids, None)
                 turn = await self.advance(connection, runs)
         except Exception as error:
             if not _is_of_a_run(error):
@@ -169,13 +173,20 @@ class Engine:
         metrics.STEPS.inc(turn.steps)
         for run in turn.ended:
             metrics.RUNS_ENDED.labels(run.status.value).inc()
+            if run.errors:
+                log.info("run %s of %s %s: %s", run.id, run.workflow, run.status.value.lower(), run.errors[-1][:500])
         self._hub.changed([*(run.id for run in turn.runs), *turn.cancelled])
 
     async def _decide(self, connection: Any, deciders: Iterable[RunDecider], turn: Turn) -> None:
         """Decide until nothing can be done without a job's end, or time. Jobs of many runs are enqueued together."""
         active = list(deciders)
+        loop = asyncio.get_running_loop()
+        breath = loop.time()
         while active:
             for decider in active:
+                if loop.time() - breath > _BREATH_SECS:
+                    await asyncio.sleep(0)
+                    breath = loop.time()
                 try:
                     decider.go()
                 except Exception as error:
@@ -257,8 +268,7 @@ class Engine:
             actor=ACTOR,
             trace=run.trace,
             run_id=run.id,
-            origin=f"workflow:{run.workflow}",
-            depth=run.depth + 1,
+            via=(*run.via, f"workflow:{run.workflow}"),
         )
 
 

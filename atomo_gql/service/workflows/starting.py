@@ -19,7 +19,6 @@ def run_row(
     key: str | None,
     trigger: bytes,
     context: bytes,
-    depth: int = 0,
 ) -> RunRow:
     """A run of that workflow, ready to be begun."""
     return RunRow(
@@ -30,7 +29,7 @@ def run_row(
         actor=actor,
         trace=trace,
         key=key,
-        depth=depth,
+        via=b"[]",
         timeout_secs=workflow.definition.timeout_secs,
         trigger=trigger,
         context=context,

@@ -86,7 +86,7 @@ async def settle(connection: Any) -> None:
 
 def _columns(run: Run) -> tuple[object, ...]:
     began = (run.id, run.tenant or "", run.workflow, run.workflow_id, run.definition_version)
-    state = (run.status.value, run.steps_run, run.version, run.depth, run.started_at, run.changed_at)
+    state = (run.status.value, run.steps_run, run.version, orjson.dumps(run.via), run.started_at, run.changed_at)
     moments = (run.finished_at, run.timeout_at, run.wake_at)
     cause = (run.actor, run.trace, run.key, orjson.dumps(run.trigger))
     return (*began, *state, *moments, *cause, orjson.dumps(run.context), encoded_steps(run), orjson.dumps(run.errors))
