@@ -115,14 +115,16 @@ async def _until_ended(rig: Rig, count: int) -> None:
 
     async def all_ended() -> bool:
         nonlocal left
-        async with rig.sql() as sql:
-            left = await sql.fetch(
-                """
-                SELECT 'run', id::text, status FROM workflow_runs WHERE status NOT IN ('Completed', 'Failed')
-                UNION ALL SELECT 'job', id::text, 'ready' FROM ready
-                UNION ALL SELECT 'job', id::text, 'leased' FROM leases"""
-            )
-            return not left and await sql.fetchval("SELECT count(*) FROM workflow_runs") == count
+        with contextlib.suppress(*DATABASE_IS_AWAY):
+            async with rig.sql() as sql:
+                left = await sql.fetch(
+                    """
+                    SELECT 'run', id::text, status FROM workflow_runs WHERE status NOT IN ('Completed', 'Failed')
+                    UNION ALL SELECT 'job', id::text, 'ready' FROM ready
+                    UNION ALL SELECT 'job', id::text, 'leased' FROM leases"""
+                )
+                return not left and await sql.fetchval("SELECT count(*) FROM workflow_runs") == count
+        return False  # the database is not back yet
 
     try:
         await until(all_ended, within=90)
