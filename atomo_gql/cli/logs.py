@@ -45,3 +45,6 @@ def set_up_logs(settings: Settings, *, server: int | None = None) -> None:
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != refused)
     # asyncio says so of every write to a client that has gone, after the fifth.
     logging.getLogger("asyncio").addFilter(lambda record: record.getMessage() != "socket.send() raised exception.")
+    # The driver says so, with a traceback, of every connection that a database on its way down did not give it; whoever
+    # needs one says it.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
