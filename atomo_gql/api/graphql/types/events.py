@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
+from typing import Any, Self
 
 import strawberry
 from strawberry.scalars import JSON
@@ -80,17 +81,16 @@ def place_of(field: str, position: str) -> domain.Place:
     return domain.Place(int(xid), int(number))
 
 
-@strawberry.type(description="An immutable fact in a job's life.")
-class JobEvent:
-    """One row of the event store."""
+@strawberry.type
+class Fact:
+    """What every event shows, whatever it is a part of."""
 
-    job_id: strawberry.ID = strawberry.field(description="Whose life it is.")
     position: str = strawberry.field(description="Its place in the whole log; pass it as `after` to go on from there.")
-    version: int = strawberry.field(description="Its place in the job's life: 1, 2, 3 … without gaps.")
+    version: int = strawberry.field(description="Its place in the life it is a part of: 1, 2, 3 … without gaps.")
     type: EventType = strawberry.field(description="What happened.")
     at: datetime = strawberry.field(description="When, by the database's clock.")
     actor: str = strawberry.field(description="user:<sub>, worker:<token id> or system:<who>.")
-    tenant_id: str | None = strawberry.field(description="Whose job it is.")
+    tenant_id: str | None = strawberry.field(description="Whose it is.")
     trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
     fact: strawberry.Private[domain.Event]
 
@@ -101,10 +101,9 @@ class JobEvent:
         return JSON(self.fact.data)
 
     @classmethod
-    def of(cls, event: domain.Event) -> "JobEvent":
-        """From the domain."""
+    def made(cls, event: domain.Event, **more: Any) -> Self:
+        """From the domain, with what this type shows besides."""
         return cls(
-            job_id=strawberry.ID(str(event.stream_id)),
             position=position_of(event.place),
             version=event.version,
             type=EventType(event.type),
@@ -113,42 +112,30 @@ class JobEvent:
             tenant_id=event.tenant,
             trace=event.trace,
             fact=event,
+            **more,
         )
 
 
+@strawberry.type(description="An immutable fact in a job's life.")
+class JobEvent(Fact):
+    """One row of the event store."""
+
+    job_id: strawberry.ID = strawberry.field(description="Whose life it is.")
+
+    @classmethod
+    def of(cls, event: domain.Event) -> "JobEvent":
+        """From the domain."""
+        return cls.made(event, job_id=strawberry.ID(str(event.stream_id)))
+
+
 @strawberry.type(description="An immutable fact in the life of a workflow's run.")
-class WorkflowRunEvent:
+class WorkflowRunEvent(Fact):
     """One row of the event store."""
 
     run_id: strawberry.ID = strawberry.field(description="Whose life it is.")
-    position: str = strawberry.field(description="Its place in the whole log.")
-    version: int = strawberry.field(description="Its place in the run's life: 1, 2, 3 … without gaps.")
-    type: EventType = strawberry.field(description="What happened.")
     step: str | None = strawberry.field(description="The step that it happened to; null: the run itself.")
-    at: datetime = strawberry.field(description="When, by the database's clock.")
-    actor: str = strawberry.field(description="user:<sub> or system:<who>.")
-    tenant_id: str | None = strawberry.field(description="Whose run it is.")
-    trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
-    fact: strawberry.Private[domain.Event]
-
-    @strawberry.field(description="What it began with, or what came of it.")
-    def data(self, info: Info) -> JSON:
-        """It may be large."""
-        info.context.budget.spend(self.fact.size)
-        return JSON(self.fact.data)
 
     @classmethod
     def of(cls, event: domain.Event) -> "WorkflowRunEvent":
         """From the domain."""
-        return cls(
-            run_id=strawberry.ID(str(event.stream_id)),
-            position=position_of(event.place),
-            version=event.version,
-            type=EventType(event.type),
-            step=event.data.get("step"),
-            at=event.at,
-            actor=event.actor,
-            tenant_id=event.tenant,
-            trace=event.trace,
-            fact=event,
-        )
+        return cls.made(event, run_id=strawberry.ID(str(event.stream_id)), step=event.data.get("step"))

@@ -1,14 +1,12 @@
 """The whole log, as GraphQL shows it."""
 
-from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
 import strawberry
-from strawberry.scalars import JSON
 
 from atomo_gql.api.graphql.context import Info
-from atomo_gql.api.graphql.types.events import EventType, position_of
+from atomo_gql.api.graphql.types.events import Fact, position_of
 from atomo_gql.api.graphql.types.jobs import Job
 from atomo_gql.api.graphql.types.paging import PageInfo
 from atomo_gql.api.graphql.types.runs import WorkflowRun, run_of
@@ -33,25 +31,11 @@ class Stream(Enum):
 
 
 @strawberry.type(description="An immutable fact.")
-class Event:
+class Event(Fact):
     """One row of the event store."""
 
-    position: str = strawberry.field(description="Its place in the whole log; pass it as `after` to go on from there.")
     stream: Stream = strawberry.field(description="The life of what it is a part of.")
     stream_id: strawberry.ID = strawberry.field(description="Of the job, the run, the pause or the token …")
-    version: int = strawberry.field(description="Its place in its stream: 1, 2, 3 … without gaps.")
-    type: EventType = strawberry.field(description="What happened.")
-    at: datetime = strawberry.field(description="When, by the database's clock.")
-    actor: str = strawberry.field(description="user:<sub>, worker:<token id> or system:<who>.")
-    tenant_id: str | None = strawberry.field(description="Whose it is.")
-    trace: str | None = strawberry.field(description="W3C traceparent of the request that caused it.")
-    fact: strawberry.Private[domain.Event]
-
-    @strawberry.field(description="What was sent, or came back.")
-    def data(self, info: Info) -> JSON:
-        """It may be large."""
-        info.context.budget.spend(self.fact.size)
-        return JSON(self.fact.data)
 
     @strawberry.field(description="The job as it stands now; null for other streams.")
     async def job(self, info: Info) -> Job | None:
@@ -69,18 +53,7 @@ class Event:
     @classmethod
     def of(cls, event: domain.Event) -> "Event":
         """From the domain."""
-        return cls(
-            position=position_of(event.place),
-            stream=Stream(event.stream),
-            stream_id=strawberry.ID(str(event.stream_id)),
-            version=event.version,
-            type=EventType(event.type),
-            at=event.at,
-            actor=event.actor,
-            tenant_id=event.tenant,
-            trace=event.trace,
-            fact=event,
-        )
+        return cls.made(event, stream=Stream(event.stream), stream_id=strawberry.ID(str(event.stream_id)))
 
 
 @strawberry.type(description="An event in a list.")
