@@ -5,7 +5,7 @@ After the cursor connections of Relay (https://relay.dev/graphql/connections.htm
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar
 
 from atomo_gql.domain.errors import BadUserInput
 from atomo_gql.domain.rules import check_range
@@ -22,6 +22,15 @@ class Page(Generic[Item]):
     items: Sequence[Item]
     has_next: bool
     has_previous: bool
+
+
+class Walk(TypedDict, Generic[Key]):
+    """What a query for a page is told: whence it walks, between which keys, and one more than the page holds."""
+
+    above: Key | None  # exclusive, both
+    below: Key | None
+    descending: bool
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +56,17 @@ class Window(Generic[Key]):
         name, most = ("last", last) if last is not None else ("first", default if first is None else first)
         return cls(check_range(name, most, 1, MAX_PAGE), after, before, last is not None)
 
-    def lower(self, *, descending: bool) -> Key | None:
-        """The key that all keys of the page are above, in a list that ascends or descends by it."""
-        return self.before if descending else self.after
-
-    def upper(self, *, descending: bool) -> Key | None:
-        """The key that all keys of the page are below."""
-        return self.after if descending else self.before
+    def walk(self, *, ascending: bool) -> "Walk[Key]":
+        """How a query finds the page, in a list that ascends or descends by its key."""
+        return {
+            "above": self.after if ascending else self.before,
+            "below": self.before if ascending else self.after,
+            "descending": ascending is self.is_backwards,
+            "most": self.most + 1,
+        }
 
     def page(self, found: Sequence[Item]) -> Page[Item]:
-        """From what a query found that asked for one more than `most`, from the end it is asked for."""
+        """From what a query found that went as `walk` says."""
         items, has_more = found[: self.most], len(found) > self.most
         if self.is_backwards:
             return Page(items[::-1], has_next=self.before is not None, has_previous=has_more)

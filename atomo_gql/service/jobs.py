@@ -90,10 +90,7 @@ class JobService:
             self._database,
             tenant,
             wanted,
-            above=window.lower(descending=not oldest_first),
-            below=window.upper(descending=not oldest_first),
-            descending=oldest_first is window.is_backwards,
-            most=window.most + 1,
+            **window.walk(ascending=oldest_first),
         )
         found = await store_jobs.listed(self._database, ids, tenant)
         return window.page([found[job_id] for job_id in ids if job_id in found])

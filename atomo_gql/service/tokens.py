@@ -92,10 +92,7 @@ class TokenService:
             await store.page(
                 self._database,
                 visible_tenant(caller),
-                above=window.lower(descending=True),
-                below=window.upper(descending=True),
-                descending=not window.is_backwards,
-                most=window.most + 1,
+                **window.walk(ascending=False),
             )
         )
 

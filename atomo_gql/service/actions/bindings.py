@@ -78,10 +78,7 @@ class BindingService:
         found = await store.page(
             self._database,
             visible_tenant(caller),
-            above=window.lower(descending=False),
-            below=window.upper(descending=False),
-            descending=window.is_backwards,
-            most=window.most + 1,
+            **window.walk(ascending=True),
         )
         return window.page([_shown(caller, binding) for binding in found])
 

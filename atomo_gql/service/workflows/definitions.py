@@ -171,10 +171,7 @@ class DefinitionService:
             self._database,
             visible_tenant(caller),
             is_scheduled=is_scheduled,
-            above=window.lower(descending=False),
-            below=window.upper(descending=False),
-            descending=window.is_backwards,
-            most=window.most + 1,
+            **window.walk(ascending=True),
         )
         return window.page([self._workflow(row) for row in rows])
 

@@ -104,10 +104,7 @@ class RunService:
         ids = await self._ids(
             tenant,
             wanted,
-            above=window.lower(descending=not oldest_first),
-            below=window.upper(descending=not oldest_first),
-            descending=oldest_first is window.is_backwards,
-            most=window.most + 1,
+            **window.walk(ascending=oldest_first),
         )
         found = await store.listed(self._database, ids, tenant)
         return window.page([found[run_id] for run_id in ids if run_id in found])
