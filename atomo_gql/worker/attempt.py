@@ -37,6 +37,7 @@ class _Phase(enum.Enum):
     RUNNING = enum.auto()  # → REPORTING, HANDING_BACK
     REPORTING = enum.auto()  # → HANDING_BACK
     HANDING_BACK = enum.auto()
+    OVER = enum.auto()  # from any of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,13 @@ class _Failure:
 
 
 class Attempt:
-    """Runs as one task from its creation on. A result is reported without it: that the server has it, or will not have
-    it, is told by a callback, and many more jobs end than need anything else."""
+    """Runs as one task from its creation on; `began`: that moment, by the event loop's time.
+
+    Many more jobs end soon, with a result, than need anything else. So a result is reported without the task: that the
+    server has it, or will not have it, is told by a callback. And a lease is made for the first who asks for it."""
 
     __slots__ = (
         "_around",
-        "_began",
         "_cut",
         "_handler",
         "_heartbeat",
@@ -63,27 +65,54 @@ class Attempt:
         "_posted",
         "_timeout",
         "_took_until",
+        "began",
         "is_running",
         "job",
         "task",
     )
 
-    def __init__(self, job: Job, handler: Handler | None, around: Surroundings) -> None:
+    def __init__(self, job: Job, handler: Handler | None, around: Surroundings, began: float) -> None:
         self.job = job
         self.is_running = True
+        self.began = self._took_until = began
         self._handler = handler
         self._around = around
-        self._lease = Lease(
-            job, around.visibility, around.outbox, around.processes, on_lost=self._lost, on_refused=around.on_refused
-        )
-        self._heartbeat = Heartbeat(self._lease)
-        self._loop = self._lease.loop
-        self._began = self._took_until = self._loop.time()
+        self._lease: Lease | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._loop = asyncio.get_running_loop()
         self._phase = _Phase.LEASED
         self._cut: Cut | None = None
         self._posted: Report | None = None  # a result on its way
         self._timeout = None if job.timeout_secs is None else self._loop.call_later(job.timeout_secs, self._time_out)
         self.task = self._loop.create_task(self._run())
+
+    @property
+    def lease(self) -> Lease:
+        """The right to it."""
+        return self.beat() if self._lease is None else self._lease
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing keeps its lease alive yet."""
+        return self._lease is None
+
+    def beat(self) -> Lease:
+        """Keep its lease alive from now on."""
+        around = self._around
+        self._lease = lease = Lease(
+            self.job,
+            around.visibility,
+            around.outbox,
+            around.processes,
+            self.began,
+            on_lost=self._lost,
+            on_refused=around.on_refused,
+        )
+        if self._cut is not None:
+            lease.cancelled.set()
+        elif self._phase is not _Phase.OVER:  # somebody may ask after the end
+            self._heartbeat = Heartbeat(lease)
+        return lease
 
     def cut(self, cause: Cut) -> None:
         """End the attempt: set ctx.cancelled and cancel an async handler. A report on its way goes on."""
@@ -91,7 +120,8 @@ class Attempt:
             return
         self._cut = cause
         if self._phase in (_Phase.LEASED, _Phase.RUNNING):
-            self._lease.cancelled.set()
+            if self._lease is not None:
+                self._lease.cancelled.set()
             if asyncio.current_task() is self.task:
                 # The handler's own call found it out, and raises LeaseLost: cancel only if it goes on all the same.
                 self._loop.call_soon(self._cancel_handler)
@@ -109,7 +139,7 @@ class Attempt:
     async def abandon(self) -> None:
         """After give_up: the handler is deaf to being cancelled. Hand the job back without it, and wait no more."""
         self._log(logging.WARNING, "its handler goes on though it was cancelled: given up")
-        self._heartbeat.stop()
+        self._be_quiet()
         asyncio.tasks._unregister_task(self.task)  # or asyncio.run() would wait for it as well
         if self._cut is Cut.STOPPING:
             await self._hand_back()
@@ -133,24 +163,30 @@ class Attempt:
             self.task.cancel()
 
     async def _run(self) -> None:
-        self._heartbeat.start(self._around.heartbeats)
-        is_over = False
+        is_left = False
         try:
             try:
-                ended = await self._handle()
-                if isinstance(ended, Report):
-                    self._posted, ended.on_done = ended, self._reported
-                    self._around.outbox.post(ended)
-                elif ended is not None:
-                    await self._deliver(ended)
+                if self._cut is not None:
+                    is_left = True
+                elif self._handler is None:
+                    self._handler_ended()
+                    said = f"this worker has no handler for the kind {plain_text(self.job.kind)!r}"
+                    await self._deliver(_Failure(said, said, retryable=False))
                 else:
-                    is_over = True
+                    ended = await self._handle(self._handler)
+                    if isinstance(ended, Report):
+                        self._posted, ended.on_done = ended, self._reported
+                        self._around.outbox.post(ended)
+                    elif ended is not None:
+                        await self._deliver(ended)
+                    else:
+                        is_left = True
             except asyncio.CancelledError:
                 if self._cut is None:  # not the worker's doing: the handler's own, or the event loop is being closed
                     self._log(logging.WARNING, "cancelled from outside, its lease will run out")
                     raise
-                is_over = True
-            if is_over:
+                is_left = True
+            if is_left:
                 await self._leave()
         except Exception:
             logger.exception("%s: the worker itself failed", self.job.label)
@@ -160,14 +196,19 @@ class Attempt:
 
     async def _leave(self) -> None:
         """The attempt was cut, and its handler has ended."""
-        self._heartbeat.stop()
+        self._be_quiet()
         while self.task.cancelling():
             self.task.uncancel()
         if self._cut is Cut.STOPPING:
             await self._hand_back()
 
+    def _be_quiet(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
     def _close(self) -> None:
-        self._heartbeat.stop()
+        self._phase = _Phase.OVER
+        self._be_quiet()
         if self._timeout is not None:
             self._timeout.cancel()
         self._around.on_end(self)
@@ -199,19 +240,15 @@ class Attempt:
 
         self.task = self._loop.create_task(go_on())
 
-    async def _handle(self) -> Report | _Failure | None:
+    async def _handle(self, handler: Handler) -> Report | _Failure | None:
         """Run the handler. None: the attempt was cut, and how the handler ended does not matter."""
-        if self._cut is not None:
-            return None
-        if self._handler is None:
-            self._handler_ended()
-            error = f"this worker has no handler for the kind {plain_text(self.job.kind)!r}"
-            return _Failure(error, error, retryable=False)
         self._phase = _Phase.RUNNING
         failure: BaseException | None = None
+        if not handler.is_async:
+            self.beat()  # here, as a thread can set no timer
         try:
             with in_trace(self.job):
-                result = await self._handler.call(JobContext(self._lease), self._around.threads)
+                result = await handler.call(JobContext(self), self._around.threads)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit, and a CancelledError of the handler's own making
@@ -221,8 +258,8 @@ class Attempt:
         if self._cut is Cut.TIMED_OUT:
             while self.task.cancelling():
                 self.task.uncancel()
-            error = f"timed out after {self.job.timeout_secs} s"
-            return _Failure(error, error, retryable=True)
+            said = f"timed out after {self.job.timeout_secs:g} s"
+            return _Failure(said, said, retryable=True)
         if self._cut is not None:
             return None
         if failure is not None:
@@ -267,9 +304,9 @@ class Attempt:
                 raise
             text = f"the server refused the error text: {error}"
             outcome = await self._around.outbox.send(self._failed(text, failure))
-        if outcome.get("outcome") == "retry" or outcome.get("ended") == "failed":
+        if outcome.is_retried():
             self._around.tally.failed += 1
-            wait = f" in {outcome['delaySecs']:g} s" if "delaySecs" in outcome else ""
+            wait = "" if outcome.delay_secs is None else f" in {outcome.delay_secs:g} s"
             self._log(logging.WARNING, f"failed, retry{wait}: {failure.brief}")
         else:
             self._around.tally.dead += 1
@@ -297,6 +334,6 @@ class Attempt:
     def _log(self, level: int, outcome: str) -> None:
         """One line per job end: kind, id, outcome, duration of the handler."""
         if logger.isEnabledFor(level):
-            took = self._took_until - self._began
+            took = self._took_until - self.began
             told = (self.job.label, outcome, took, self.job.attempts, self.job.max_attempts)
             logger.log(level, "%s %s (%.3f s, attempt %d of %d)", *told)

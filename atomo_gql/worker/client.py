@@ -3,9 +3,10 @@
 import uuid
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
+import msgspec
 import orjson
 
 from atomo_gql.worker.backoff import parse_retry_after
@@ -13,7 +14,7 @@ from atomo_gql.worker.config import Config
 from atomo_gql.worker.encoding import encode
 from atomo_gql.worker.errors import Refused, Unavailable
 from atomo_gql.worker.job import Job
-from atomo_gql.worker.report import Report, decode_outcomes, encode_list
+from atomo_gql.worker.report import Outcome, Report, encode_list
 
 CALL_SECONDS = 30.0
 LEASE_GRACE_SECONDS = 10.0
@@ -30,6 +31,19 @@ class Ask:
     reports: list[Report] = field(default_factory=list)
     wait: int | None = None  # seconds; None: the worker's own
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+class _Leased(msgspec.Struct):
+    jobs: list[Job]
+    outcomes: list[Outcome] = []
+
+
+class _Reported(msgspec.Struct):
+    outcomes: list[Outcome]
+
+
+_Answer = TypeVar("_Answer", _Leased, _Reported)
+_LEASED, _REPORTED = msgspec.json.Decoder(_Leased), msgspec.json.Decoder(_Reported)
 
 
 class Client:
@@ -63,7 +77,7 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def lease(self, ask: Ask) -> tuple[list[Job], list[dict[str, Any]]]:
+    async def lease(self, ask: Ask) -> tuple[list[Job], list[Outcome]]:
         """Up to `ask.capacity` jobs, and the outcomes of the reports that went along."""
         body = {
             "queues": self._config.queues,
@@ -77,21 +91,14 @@ class Client:
         if ask.reports:
             body["reports"] = orjson.Fragment(encode_list(ask.reports))
         answer = await self._post(self._lease_url, encode(body), self._lease_timeout)
-        try:
-            decoded = orjson.loads(answer)
-            jobs = [Job.from_wire(wire) for wire in decoded["jobs"]]
-            return jobs, decode_outcomes(decoded, len(ask.reports)) if ask.reports else []
-        except (KeyError, TypeError, ValueError) as error:
-            raise Unavailable(f"the answer to a lease is not the protocol's: {answer[:200]!r}") from error
+        leased = _decoded(_LEASED, answer, len(ask.reports))
+        return leased.jobs, leased.outcomes
 
-    async def report(self, reports: list[Report]) -> list[dict[str, Any]]:
+    async def report(self, reports: list[Report]) -> list[Outcome]:
         """The outcome of each."""
         body = b'{"reports":' + encode_list(reports) + b"}"
         answer = await self._post(self._reports_url, body, self._report_timeout)
-        try:
-            return decode_outcomes(orjson.loads(answer), len(reports))
-        except ValueError as error:
-            raise Unavailable(f"the answer to reports is not the protocol's: {answer[:200]!r}") from error
+        return _decoded(_REPORTED, answer, len(reports)).outcomes
 
     async def _post(self, url: str, body: bytes, timeout: aiohttp.ClientTimeout) -> bytes:
         try:
@@ -107,6 +114,20 @@ class Client:
         if 200 <= response.status < 300:
             return answer
         raise _unsuccessful(response, answer)
+
+
+def _decoded(decoder: "msgspec.json.Decoder[_Answer]", body: bytes, reports: int) -> _Answer:
+    """An answer with an outcome for each report.
+
+    Raises Unavailable where it is not the protocol's: something else has answered.
+    """
+    try:
+        answer = decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Unavailable(f"the answer is not the protocol's ({error}): {body[:200]!r}") from error
+    if len(answer.outcomes) != reports:
+        raise Unavailable(f"the answer has {len(answer.outcomes)} outcomes for {reports} reports: {body[:200]!r}")
+    return answer
 
 
 def _unsuccessful(response: aiohttp.ClientResponse, body: bytes) -> Refused | Unavailable:

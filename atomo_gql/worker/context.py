@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from atomo_gql.worker.cancelled import Cancelled
 from atomo_gql.worker.encoding import plain_text
@@ -17,6 +17,17 @@ logger = logging.getLogger("atomo_gql.worker")
 MOST_CHARACTERS = 2_000  # of a progress message; the server takes no more
 
 
+class InHand(Protocol):
+    """An attempt, as far as it shows here. Its lease is made for the first who asks."""
+
+    job: Job
+
+    @property
+    def lease(self) -> Lease:
+        """The right to it."""
+        ...
+
+
 class JobContext:
     """The job of this attempt, and the ways to tell the server that it goes on.
 
@@ -24,21 +35,21 @@ class JobContext:
     (`await ctx.progress(…)`); in a thread, where plain `def` handlers run, they block until the call is done.
     """
 
-    __slots__ = ("_lease", "_logger")
+    __slots__ = ("_attempt", "_logger")
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    def __init__(self, attempt: InHand) -> None:
+        self._attempt = attempt
         self._logger: JobLogger | None = None
 
     @property
     def job(self) -> Job:
         """The leased job: id, queue, kind, payload, attempts, max_attempts, lease_id."""
-        return self._lease.job
+        return self._attempt.job
 
     @property
     def cancelled(self) -> Cancelled:
         """Set when the lease is lost or the worker hands the job back; an async handler is cancelled then, too."""
-        return self._lease.cancelled
+        return self._attempt.lease.cancelled
 
     @property
     def logger(self) -> "JobLogger":
@@ -56,7 +67,7 @@ class JobContext:
         Raises ValueError for a function that no module holds and for arguments that cannot be pickled; and whatever the
         function raises.
         """
-        return await self._lease.processes.run(function, *arguments, **named)
+        return await self._attempt.lease.processes.run(function, *arguments, **named)
 
     def progress(self, percent: float | None = None, message: str | None = None, data: Any = None) -> Awaitable[None]:
         """Tell whoever watches how far the job is. What is None is not sent.
@@ -76,7 +87,7 @@ class JobContext:
             raise ValueError(f"message must be a string, not {message!r}")
         told = {"percent": percent, "message": message and _cut(plain_text(message)), "data": data}
         update = {name: value for name, value in told.items() if value is not None}
-        return self._extend("progress", self._lease.progress(update))
+        return self._extend("progress", self._attempt.lease.progress(update))
 
     def heartbeat(self, visibility: int | None = None) -> Awaitable[None]:
         """Extend the lease now. The worker does so by itself, so only code that blocks the event loop needs it.
@@ -90,13 +101,14 @@ class JobContext:
             not isinstance(visibility, int) or isinstance(visibility, bool) or not 1 <= visibility <= 86_400
         ):
             raise ValueError(f"visibility must be a whole number of seconds from 1 to 86400, not {visibility!r}")
-        return self._extend("heartbeat", self._lease.heartbeat(visibility))
+        return self._extend("heartbeat", self._attempt.lease.heartbeat(visibility))
 
     def _extend(self, what: str, call: Coroutine[Any, Any, None]) -> Awaitable[None]:
         attempt = self._best_effort(what, call)
-        if _running_loop() is self._lease.loop:
+        loop = self._attempt.lease.loop
+        if _running_loop() is loop:
             return attempt
-        asyncio.run_coroutine_threadsafe(attempt, self._lease.loop).result()
+        asyncio.run_coroutine_threadsafe(attempt, loop).result()
         return _DONE
 
     async def _best_effort(self, what: str, call: Coroutine[Any, Any, None]) -> None:

@@ -1,11 +1,13 @@
 """When a lease is due for a heartbeat.
 
-The event loop's timers do the waiting. Leases that began together share the timer of their first heartbeat, so that a
-job which ends before it costs neither a task nor a timer.
+The event loop's timers do the waiting, and one looks for all jobs whether their first heartbeat is due: one that ends
+before it costs nothing here.
 """
 
 import asyncio
 import logging
+from collections.abc import Collection
+from typing import Protocol
 
 from atomo_gql.worker.backoff import Backoff
 from atomo_gql.worker.errors import LeaseLost, Refused, Unavailable
@@ -15,72 +17,77 @@ logger = logging.getLogger("atomo_gql.worker")
 
 LATE_SECONDS = 1.0
 COMPLAIN_SECONDS = 10.0  # between two complaints, of all the jobs of a process
-TOGETHER_SECONDS = 0.05  # apart at most, to share a first heartbeat's timer
+TOGETHER_SECONDS = 0.05  # apart at most, to have the first heartbeat together
 _complained_at = float("-inf")
 
 
+class Beating(Protocol):
+    """A job in hand: since when, by the event loop's time."""
+
+    @property
+    def began(self) -> float: ...
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has no heartbeat of its own yet."""
+        ...
+
+    def beat(self) -> object:
+        """Have one from now on."""
+        ...
+
+
 class Heartbeats:
-    """The first heartbeats of a worker's leases."""
+    """Sees to it that each job that is long in hand gets a heartbeat. `visibility`: seconds."""
 
-    __slots__ = ("_open_until", "_together")
+    __slots__ = ("_in_hand", "_third", "_timer")
 
-    def __init__(self) -> None:
-        self._open_until = float("-inf")
-        self._together: set[Heartbeat] = set()
+    def __init__(self, in_hand: Collection[Beating], visibility: int) -> None:
+        self._in_hand = in_hand
+        self._third = visibility / 3
+        self._timer: asyncio.TimerHandle | None = None
 
-    def first(self, heartbeat: "Heartbeat") -> "set[Heartbeat]":
-        """Have it called when its lease is due for the first time, as long as it is in the set that is returned."""
-        lease = heartbeat.lease
-        if lease.extended_at > self._open_until:
-            self._open_until = lease.extended_at + TOGETHER_SECONDS
-            self._together = set()
-            lease.loop.call_at(lease.extended_at + lease.visibility / 3, self._due, self._together)
-        self._together.add(heartbeat)
-        return self._together
+    def began(self, now: float) -> None:
+        """Jobs were taken in hand."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(now + self._third, self._look)
 
-    @staticmethod
-    def _due(together: "set[Heartbeat]") -> None:
-        for heartbeat in list(together):
-            heartbeat.due()
-
-
-_NOBODY: "set[Heartbeat]" = set()
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        quiet = [job for job in self._in_hand if job.is_quiet]
+        due = loop.time() + TOGETHER_SECONDS - self._third
+        for job in quiet:
+            if job.began <= due:
+                job.beat()
+        later = min((job.began for job in quiet if job.began > due), default=None)
+        self._timer = None if later is None else loop.call_at(later + self._third, self._look)
 
 
 class Heartbeat:
-    """Extends one lease each third of its visibility, from start() until stop() or until the lease is lost.
+    """Extends one lease each third of its visibility, from the start until stop() or until the lease is lost.
 
     Trouble is tried again with back-off. That goes on past the deadline too: until a sweep takes the job back, it
     can still be extended and completed.
     """
 
-    __slots__ = ("_backoff", "_due_at", "_sending", "_stopped", "_timer", "_together", "lease")
+    __slots__ = ("_backoff", "_due_at", "_sending", "_stopped", "_timer", "lease")
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
         self._backoff: Backoff | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._together = _NOBODY
-
-    def start(self, heartbeats: Heartbeats) -> None:
-        """The lease is new: the first heartbeat is due in a third of the visibility."""
-        self._due_at = self.lease.extended_at + self.lease.visibility / 3
-        self._together = heartbeats.first(self)
-        self.lease.on_visibility = self._sooner
+        self._call_at(lease.extended_at + lease.visibility / 3)
+        lease.on_visibility = self._sooner
 
     def stop(self) -> None:
         """No heartbeat after this."""
         self._stopped = True
-        self._together.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._sending is not None:
             self._sending.cancel()
 
-    def due(self) -> None:
-        """The event loop's time has come to that of the next heartbeat."""
+    def _due(self) -> None:
         now = self.lease.loop.time()
         self._complain(now)
         next_at = self.lease.extended_at + self.lease.visibility / 3
@@ -93,14 +100,12 @@ class Heartbeat:
         """The lease ends sooner than it did: so does the time until the next heartbeat."""
         next_at = self.lease.extended_at + self.lease.visibility / 3
         if next_at < self._due_at and not self._stopped and (self._sending is None or self._sending.done()):
-            self._together.discard(self)
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.cancel()
             self._call_at(next_at)
 
     def _call_at(self, due_at: float) -> None:
         self._due_at = due_at
-        self._timer = self.lease.loop.call_at(due_at, self.due)
+        self._timer = self.lease.loop.call_at(due_at, self._due)
 
     def _complain(self, now: float) -> None:
         """The loop calls when the time has come; much later, only if something did not let it."""

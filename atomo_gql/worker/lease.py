@@ -44,6 +44,7 @@ class Lease:
         visibility: int,
         outbox: Outbox,
         processes: Processes,
+        extended_at: float,
         *,
         on_lost: Callable[[LeaseLost], None],
         on_refused: Callable[[Refused], None],
@@ -52,7 +53,7 @@ class Lease:
         self.visibility = visibility
         self.cancelled = Cancelled()
         self.loop = asyncio.get_running_loop()
-        self.extended_at = self.loop.time()
+        self.extended_at = extended_at
         self._outbox = outbox
         self.processes = processes
         self._on_lost = on_lost

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from atomo_gql.worker.backoff import Backoff
 from atomo_gql.worker.client import Ask, Client
@@ -13,6 +12,7 @@ from atomo_gql.worker.config import Config
 from atomo_gql.worker.errors import Refused, Unavailable
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.outbox import Outbox
+from atomo_gql.worker.report import Outcome
 
 logger = logging.getLogger("atomo_gql.worker")
 
@@ -193,7 +193,7 @@ class Leasing:
                 self._open_requests -= 1
             await self._sleep(pause)
 
-    async def _lease(self, ask: Ask) -> tuple[list[Job], list[dict[str, Any]]]:
+    async def _lease(self, ask: Ask) -> tuple[list[Job], list[Outcome]]:
         """One try. A long poll for some kinds is given up once there is room for others, too."""
         if ask.kinds is None or ask.reports or ask.wait == 0:
             return await self._client.lease(ask)

@@ -7,13 +7,12 @@ Where the lease loop is about to ask anyway, it takes them along, and saves the 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from atomo_gql.worker.backoff import Backoff
 from atomo_gql.worker.client import Client
 from atomo_gql.worker.errors import CallError, LeaseLost, Refused, Unavailable
-from atomo_gql.worker.report import Report
+from atomo_gql.worker.report import Outcome, Report
 
 logger = logging.getLogger("atomo_gql.worker")
 
@@ -46,8 +45,8 @@ class Outbox:
         self._waiting.append(report)
         self._schedule()
 
-    async def send(self, report: Report) -> Mapping[str, Any]:
-        """The outcome's fields, once the server has answered.
+    async def send(self, report: Report) -> Outcome:
+        """The outcome, once the server has answered.
 
         Raises LeaseLost and Refused; Unavailable too, of a report that does not end its lease.
         """
@@ -69,17 +68,17 @@ class Outbox:
                 batch.append(report)
         return batch
 
-    def settle(self, batch: list[Report], outcomes: list[dict[str, Any]]) -> None:
+    def settle(self, batch: list[Report], outcomes: list[Outcome]) -> None:
         """The server has said what became of each."""
         for report, outcome in zip(batch, outcomes, strict=True):
-            status, detail = outcome.get("status"), str(outcome.get("detail", ""))
+            status = outcome.status
             if status in _OK or (status == 409 and report.has_arrived(outcome)):
                 report.settle(outcome)
             elif status == 409:
                 lost = "; an earlier answer was lost, so it may have arrived" if report.tries > 1 else ""
-                report.fail(LeaseLost(f"409 {detail}{lost}"))
+                report.fail(LeaseLost(f"409 {outcome.detail}{lost}"))
             else:
-                report.fail(Refused(f"{status} {detail}", int(status or 0), str(outcome.get("code", ""))))
+                report.fail(Refused(f"{status} {outcome.detail}", status, outcome.code))
 
     def put_back(self, batch: list[Report], error: CallError, *, were_riding: bool = False) -> None:
         """The request was not answered with success: what ends a lease is sent again, unless that is hopeless."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import orjson
 
 from atomo_gql.worker.encoding import encode_checked
@@ -17,11 +18,26 @@ _ARRIVED = {
 }
 
 
-_NOTHING: Mapping[str, Any] = {}
+class Outcome(msgspec.Struct, frozen=True, rename="camel"):
+    """What the server says of a report: the status of its own call, and of that call's body what matters here."""
+
+    status: int
+    detail: str = ""
+    code: str = ""
+    ended: str | None = None  # of a 409: how the lease had ended
+    outcome: str | None = None  # of a failure: retry or dead
+    delay_secs: float | None = None  # until the retry
+
+    def is_retried(self) -> bool:
+        """Of a failure: whether there will be another attempt."""
+        return self.outcome == "retry" or self.ended == "failed"
+
+
+TAKEN = Outcome(204)
 
 
 class Report:
-    """A report, encoded; then what became of it: `outcome`, the fields of the answer, or `error`.
+    """A report, encoded; then what became of it: `outcome`, or `error`.
 
     `field` names the field that comes from the user's code; ValueError says why it is not JSON. A report that ends a
     lease is sent until it is answered; the others give up with the first request that fails.
@@ -36,7 +52,7 @@ class Report:
         self.is_final = type_ in _ARRIVED
         self.tries = 0
         self.is_done = False
-        self.outcome: Mapping[str, Any] = _NOTHING
+        self.outcome = TAKEN
         self.error: BaseException | None = None
         self.on_done: Callable[[Report], None] | None = None
 
@@ -45,11 +61,11 @@ class Report:
         decoded: dict[str, Any] = orjson.loads(self.body)
         return decoded
 
-    def has_arrived(self, outcome: Mapping[str, Any]) -> bool:
+    def has_arrived(self, outcome: Outcome) -> bool:
         """Whether this 409 tells that an earlier try had taken effect."""
-        return self.tries > 1 and outcome.get("ended") in _ARRIVED.get(self.type, ())
+        return self.tries > 1 and outcome.ended in _ARRIVED.get(self.type, ())
 
-    def settle(self, outcome: Mapping[str, Any]) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """It took effect."""
         if not self.is_done:
             self.outcome = outcome
@@ -65,7 +81,7 @@ class Report:
         """Nobody waits for its outcome any more: it is not sent again."""
         self.is_done = True
 
-    async def wait(self) -> Mapping[str, Any]:
+    async def wait(self) -> Outcome:
         """The outcome. Raises the error, where it is one; cancelled, it drops the report."""
         if not self.is_done:
             told = asyncio.get_running_loop().create_future()
@@ -93,14 +109,3 @@ class Report:
 def encode_list(reports: list[Report]) -> bytes:
     """The JSON of the list."""
     return b"[" + b",".join([report.body for report in reports]) + b"]"
-
-
-def decode_outcomes(answer: Any, count: int) -> list[dict[str, Any]]:
-    """The outcomes in an answer, one for each report.
-
-    Raises ValueError where it is not the protocol's.
-    """
-    outcomes = answer["outcomes"] if isinstance(answer, dict) and "outcomes" in answer else None
-    if not isinstance(outcomes, list) or len(outcomes) != count or not all(isinstance(o, dict) for o in outcomes):
-        raise ValueError(f"the outcomes are not the protocol's: {orjson.dumps(answer)[:200]!r}")
-    return outcomes

@@ -46,13 +46,13 @@ class Runner:
             self._threads,
             self._processes,
             self.tally,
-            Heartbeats(),
             config.visibility,
             on_room=self._freed,
             on_end=self._end,
             on_refused=self._refused,
         )
         self._in_hand: set[Attempt] = set()
+        self._heartbeats = Heartbeats(self._in_hand, config.visibility)
         self._running: Counter[str] = Counter()  # handlers, by kind
         self._room_freed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -115,8 +115,11 @@ class Runner:
         return self._leasing.is_in_between and not self._stopping.is_set() and self._free() is not None
 
     def _begin(self, jobs: list[Job]) -> None:
+        now = asyncio.get_running_loop().time()
+        if jobs:
+            self._heartbeats.began(now)
         for job in jobs:
-            attempt = Attempt(job, self._handlers.get(job.kind), self._around)
+            attempt = Attempt(job, self._handlers.get(job.kind), self._around, now)
             self._in_hand.add(attempt)
             self._running[job.kind] += 1
             if self._stopping.is_set():  # it came with the last answer: back with it

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atomo_gql.worker.errors import Refused
-from atomo_gql.worker.heartbeat import Heartbeats
 from atomo_gql.worker.outbox import Outbox
 from atomo_gql.worker.processes import Processes
 from atomo_gql.worker.tally import Tally
@@ -24,7 +23,6 @@ class Surroundings:
     threads: Threads
     processes: Processes
     tally: Tally
-    heartbeats: Heartbeats
     visibility: int
     on_room: Callable[["Attempt"], None]
     on_end: Callable[["Attempt"], None]

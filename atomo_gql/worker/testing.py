@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomo_gql.worker.attempt import Attempt, Cut
-from atomo_gql.worker.heartbeat import Heartbeats
 from atomo_gql.worker.job import Job
 from atomo_gql.worker.outbox import Outbox
 from atomo_gql.worker.processes import Processes
-from atomo_gql.worker.report import Report
+from atomo_gql.worker.report import TAKEN, Report
 from atomo_gql.worker.surroundings import Surroundings
 from atomo_gql.worker.tally import Tally
 from atomo_gql.worker.threads import Threads
@@ -79,13 +78,12 @@ async def run_handler(
         threads,
         processes,
         Tally(),
-        Heartbeats(),
         _LEAST_SECONDS * 60,
         on_room=lambda _: None,
         on_end=lambda _: None,
         on_refused=lambda _: None,
     )
-    attempt = Attempt(job, handler, around)
+    attempt = Attempt(job, handler, around, asyncio.get_running_loop().time())
     if cancel_after is not None:
         asyncio.get_running_loop().call_later(cancel_after, attempt.cut, Cut.STOPPING)
     try:
@@ -117,4 +115,4 @@ class _Outbox(Outbox):
                 self.ran.outcome = "release"
             case _:
                 pass
-        report.settle({"status": 204})
+        report.settle(TAKEN)

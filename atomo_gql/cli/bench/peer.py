@@ -38,6 +38,7 @@ from atomo_gql.cli.token import sign
 from atomo_gql.client import AsyncClient
 from atomo_gql.settings import Settings
 from atomo_gql.worker import JobContext, Worker
+from atomo_gql.worker.collector import calm_collector
 
 _SECRET = "the benchmark's own secret, which is long enough"
 _PORT = int(os.environ.get("BENCH_ATOMO_PORT", "54400"))
@@ -135,7 +136,8 @@ class Drain:
         threading.Thread(target=self._report, daemon=True).start()
         threading.Thread(target=self._stop_at_end, args=(loop,), daemon=True).start()
         _print(ev="ready")
-        await self._worker.run_async()
+        with calm_collector():  # as Worker.run() does
+            await self._worker.run_async()
         used = resource.getrusage(resource.RUSAGE_SELF)
         each = max(self._count, 1)
         cost = {
