@@ -14,7 +14,6 @@ import orjson
 from atomo_gql.app import Application
 from atomo_gql.domain.jobs import Json, LeasedJob
 from atomo_gql.domain.principals import Caller, WorkerToken
-from atomo_gql.domain.reports import Lease
 from atomo_gql.service.services import Services
 from atomo_gql.settings import Settings
 from atomo_gql.store import lease, rebuild, report, tokens
@@ -58,13 +57,13 @@ class Replica:
     async def complete(self, job: LeasedJob, result: Json = None) -> None:
         """Its work is done."""
         self.held.remove(job)
-        said = ReportRow(Lease(job.id, job.lease_id), self.token.id, body=orjson.dumps(result))
+        said = ReportRow(job.id, job.lease_id, self.token.id, body=orjson.dumps(result))
         assert await report.complete(self.database, [said]) != [None]
 
     async def fail(self, job: LeasedJob, error: str = "boom", *, retryable: bool = False) -> None:
         """Its work failed."""
         self.held.remove(job)
-        said = ReportRow(Lease(job.id, job.lease_id), self.token.id, error=error, retryable=retryable)
+        said = ReportRow(job.id, job.lease_id, self.token.id, error=error, retryable=retryable)
         assert await report.fail(self.database, [said]) != [None]
 
     async def differences(self) -> list[rebuild.Difference]:

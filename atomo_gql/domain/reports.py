@@ -17,13 +17,6 @@ class ReportType(StrEnum):
     RELEASE = "release"  # take it back, unharmed
 
 
-class Lease(NamedTuple):
-    """The right to one attempt, as a report names it: ids in canonical form."""
-
-    job_id: str
-    lease_id: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """A word from the worker while it works. It is fanned out and forgotten."""
@@ -38,13 +31,14 @@ class Progress:
 
 
 class Report(NamedTuple):
-    """One report. What the fields below `lease` mean depends on its type; the others stay as they are."""
+    """One report. What the fields below the ids mean depends on its type; the others stay as they are."""
 
     type: ReportType
-    lease: Lease
+    job_id: str  # in canonical form, both
+    lease_id: str  # the right to one attempt
+    result: Json = None
     visibility_secs: int | None = None  # heartbeat, progress; None: as long as the lease was given for
     progress: Progress | None = None
-    result: Json = None
     error: str | None = None
     retryable: bool = True
     retry_after_secs: int | None = None  # fail; None: the usual back-off

@@ -37,6 +37,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ACTOR = re.compile(r"(?:user|system):.")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID_SHAPE = "00000000-0000-0000-0000-000000000000"
+_NIBBLES = str.maketrans("123456789abcdef", "0" * 15)
 
 
 def check_text(field: str, value: str, most: int) -> str:
@@ -227,6 +229,12 @@ def check_error(value: str | None) -> str:
 def is_id(value: str) -> bool:
     """Whether it is an id in canonical form."""
     return _ID.fullmatch(value) is not None
+
+
+def are_ids(values: Sequence[str]) -> bool:
+    """Whether each is an id in canonical form; for many at a time."""
+    shape = ",".join(values).translate(_NIBBLES)
+    return shape == ",".join([_ID_SHAPE] * len(values))
 
 
 def parse_id(field: str, value: object) -> UUID:

@@ -10,7 +10,7 @@ from uuid import UUID
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.jobs import LeasedJob, LeaseRequest
 from atomo_gql.domain.principals import WorkerToken
-from atomo_gql.domain.reports import Lease, Report, ReportType
+from atomo_gql.domain.reports import Report, ReportType
 from atomo_gql.realtime.interest import Want
 from atomo_gql.service import metrics
 from atomo_gql.service.access import kinds_within, require_queues
@@ -96,7 +96,7 @@ class LeaseService:
         return jobs
 
     def _hand_back(self, token: WorkerToken, jobs: Iterable[LeasedJob]) -> None:
-        reports = [Report(type=ReportType.RELEASE, lease=Lease(job.id, job.lease_id)) for job in jobs]
+        reports = [Report(ReportType.RELEASE, job.id, job.lease_id) for job in jobs]
 
         async def release() -> None:
             try:

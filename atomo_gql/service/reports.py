@@ -1,8 +1,9 @@
 """What workers say of the jobs they hold: heartbeat, progress, complete, fail, release."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
@@ -29,8 +30,14 @@ _STATEMENTS = {
     ReportType.FAIL: store.fail,
 }
 _ENDING = (ReportType.COMPLETE, ReportType.FAIL, ReportType.RELEASE)
-_NULL = b"null"
-_Numbered = list[tuple[int, Report, ReportRow]]  # with its place in the list that came in
+
+
+@dataclass(slots=True)
+class _Pile:
+    """Reports of one type, each with its place in the list that came in."""
+
+    places: list[int] = field(default_factory=list)
+    rows: list[ReportRow] = field(default_factory=list)
 
 
 class ReportService:
@@ -75,62 +82,81 @@ class ReportService:
             Unavailable: the database is out of reach; some may have taken effect.
         """
         outcomes: list[Outcome] = [None] * len(reports)
-        turns: list[dict[ReportType, _Numbered]] = [{}, {}]  # what extends; the first that ends a job's, the second …
-        ends: Counter[str] = Counter()
+        lost = _Pile()
+        for by_type in self._turns(token, reports, outcomes):
+            piles = (self._apply(type_, pile, reports, outcomes) for type_, pile in by_type.items())
+            for missed in await asyncio.gather(*piles):
+                lost.places += missed.places
+                lost.rows += missed.rows
+        if lost.places:
+            await self._explain(token, lost, outcomes)
+        return outcomes
+
+    def _turns(
+        self, token: WorkerToken, reports: Sequence[Report], outcomes: list[Outcome]
+    ) -> list[dict[ReportType, _Pile]]:
+        """What extends; then what ends a lease: the first of each job, the second …"""
+        turns: list[dict[ReportType, _Pile]] = [defaultdict(_Pile), defaultdict(_Pile)]
+        ends: dict[str, int] = {}
         for place, report in enumerate(reports):
+            type_ = report.type
             try:
                 row = self._row(token, report)
             except AtomoError as error:
                 outcomes[place] = error
                 continue
             turn = 0
-            if report.type in _ENDING:
-                turn = ends[report.lease.job_id] = ends[report.lease.job_id] + 1
+            if type_ in _ENDING:
+                turn = ends[report.job_id] = ends.get(report.job_id, 0) + 1
                 if turn == len(turns):
-                    turns.append({})
-            turns[turn].setdefault(report.type, []).append((place, report, row))
-        lost: _Numbered = []
-        for by_type in turns:
-            for missed in await asyncio.gather(*(self._apply(t, found, outcomes) for t, found in by_type.items())):
-                lost += missed
-        if lost:
-            await self._explain(token, lost, outcomes)
-        return outcomes
+                    turns.append(defaultdict(_Pile))
+            pile = turns[turn][type_]
+            pile.places.append(place)
+            pile.rows.append(row)
+        return turns
 
     def _row(self, token: WorkerToken, report: Report) -> ReportRow:
+        body = None if report.result is None else encode("result", report.result, self._most)
         if report.type is ReportType.COMPLETE:
-            result = _NULL if report.result is None else encode("result", report.result, self._most)
-            return ReportRow(report.lease, token.id, body=result)
-        body = None
+            return ReportRow(report.job_id, report.lease_id, token.id, body)
         if report.progress is not None:
             said = report.progress
             data = encode("data", said.data, self._most)
             body = orjson.dumps({"percent": said.percent, "message": said.message, "data": orjson.Fragment(data)})
         return ReportRow(
-            report.lease,
+            report.job_id,
+            report.lease_id,
             token.id,
-            visibility_secs=report.visibility_secs,
-            body=body,
-            error=report.error,
-            retryable=report.retryable,
-            retry_after_secs=report.retry_after_secs,
+            body,
+            report.visibility_secs,
+            report.error,
+            report.retryable,
+            report.retry_after_secs,
         )
 
-    async def _apply(self, type_: ReportType, numbered: _Numbered, outcomes: list[Outcome]) -> _Numbered:
+    async def _apply(self, type_: ReportType, pile: _Pile, reports: Sequence[Report], outcomes: list[Outcome]) -> _Pile:
         """Run one statement for all of a type; those whose lease was lost."""
-        answers = await self._batchers[type_].submit_many([row for _, _, row in numbered])
-        lost = [one for one, done in zip(numbered, answers, strict=True) if done is None]
-        done = [(place, report, took) for (place, report, _), took in zip(numbered, answers, strict=True) if took]
-        if type_ is ReportType.PROGRESS:
-            for _, report, took in done:
-                self._tell(report.lease.job_id, report.progress or Progress(), took.attempt or 0)
-        elif type_ in _ENDING and done:
-            if type_ is ReportType.FAIL:
-                for place, _, took in done:
-                    outcomes[place] = took.failure
-            self._ended(type_, Counter([took for _, _, took in done]))
+        answers = await self._batchers[type_].submit_many(pile.rows)
+        lost, done = _Pile(), [answer for answer in answers if answer is not None]
+        if len(done) < len(answers):
+            for place, row, answer in zip(pile.places, pile.rows, answers, strict=True):
+                if answer is None:
+                    lost.places.append(place)
+                    lost.rows.append(row)
+        if type_ in (ReportType.PROGRESS, ReportType.FAIL):
+            for place, answer in zip(pile.places, answers, strict=True):
+                if answer is None:
+                    continue
+                if type_ is ReportType.PROGRESS:
+                    self._tell(reports[place], answer.attempt or 0)
+                else:
+                    outcomes[place] = answer.failure
+        if type_ in _ENDING and done:
+            self._ended(type_, Counter(done))
             self._log_bell.ring_for_jobs()
-            self._hub.changed(UUID(report.lease.job_id) for _, report, _ in done)
+            self._hub.changed(
+                UUID(row.job_id) for row, answer in zip(pile.rows, answers, strict=True) if answer is not None
+            )
         return lost
 
     def _ended(self, type_: ReportType, ends: Counter[Accepted]) -> None:
@@ -159,10 +185,11 @@ class ReportService:
             else:
                 self._hub.wake([lane])
 
-    def _tell(self, job_id: str, said: Progress, attempts: int) -> None:
+    def _tell(self, report: Report, attempts: int) -> None:
+        said = report.progress or Progress()
         self._hub.publish(
             JobUpdate(
-                job_id=UUID(job_id),
+                job_id=UUID(report.job_id),
                 status=JobStatus.LEASED,
                 attempts=attempts,
                 percent=said.percent,
@@ -171,10 +198,10 @@ class ReportService:
             )
         )
 
-    async def _explain(self, token: WorkerToken, lost: _Numbered, outcomes: list[Outcome]) -> None:
+    async def _explain(self, token: WorkerToken, lost: _Pile, outcomes: list[Outcome]) -> None:
         """Say of leases that are lost what ended them: a report whose answer was lost is known by it again."""
         await self._tokens.require_live(token)
-        metrics.LEASES_LOST.inc(len(lost))
-        ends = await self._ends.submit_many([row for _, _, row in lost])
-        for (place, report, _), ended in zip(lost, ends, strict=True):
-            outcomes[place] = LeaseLost(report.lease.job_id, ended)
+        metrics.LEASES_LOST.inc(len(lost.rows))
+        ends = await self._ends.submit_many(lost.rows)
+        for place, row, ended in zip(lost.places, lost.rows, ends, strict=True):
+            outcomes[place] = LeaseLost(row.job_id, ended)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from atomo_gql.domain.reports import FailOutcome, Lease
+from atomo_gql.domain.reports import FailOutcome
 from atomo_gql.store.columns import shared
 from atomo_gql.store.database import Database
 
@@ -19,10 +19,11 @@ from atomo_gql.store.database import Database
 class ReportRow(NamedTuple):
     """A report on a lease. What the fields below it mean depends on the verb."""
 
-    lease: Lease
+    job_id: str
+    lease_id: str
     worker_id: UUID
+    body: bytes | None = None  # encoded JSON: a result (None: null), or a progress
     visibility_secs: int | None = None
-    body: bytes | None = None  # encoded JSON: a result, or a progress
     error: str | None = None
     retryable: bool = True
     retry_after_secs: int | None = None
@@ -61,8 +62,13 @@ async def complete(database: Database, reports: Rows) -> Answers:
     async def run(rows: Rows) -> Answers:
         results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
         answers: Answers = [None] * len(rows)
-        for ord_, tenant, queue, is_awaited in await database.dispatch("job_complete", *_leases(rows), results):
-            answers[ord_ - 1] = Accepted(tenant or None, queue, is_awaited=is_awaited)
+        alike: dict[tuple[Any, ...], Accepted] = {}  # they hardly differ
+        for ord_, *lane in await database.dispatch("job_complete", *_leases(rows), results):
+            tenant, queue, is_awaited = key = tuple(lane)
+            answer = alike.get(key)
+            if answer is None:
+                answer = alike[key] = Accepted(tenant or None, queue, is_awaited=is_awaited)
+            answers[ord_ - 1] = answer
         return answers
 
     return await _twice(run, reports)
@@ -126,7 +132,7 @@ async def _twice(run: Callable[[Rows], Awaitable[Answers]], reports: Rows) -> An
 
 def _leases(reports: Rows) -> tuple[str, str, list[UUID]]:
     return (
-        ",".join([r.lease.job_id for r in reports]),
-        ",".join([r.lease.lease_id for r in reports]),
+        ",".join([r.job_id for r in reports]),
+        ",".join([r.lease_id for r in reports]),
         shared([r.worker_id for r in reports]),
     )

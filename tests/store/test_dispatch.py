@@ -7,7 +7,6 @@ from uuid import UUID
 
 import orjson
 
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, lease, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
@@ -48,7 +47,7 @@ async def test_a_row_that_somebody_holds_is_passed_over_and_not_waited_for(datab
                 jobs = await _take(database, worker, *queues)
             if jobs:
                 assert [UUID(job.id) for job in jobs] == [second.id]
-                await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
+                await report.release(database, [ReportRow(j.id, j.lease_id, worker.id) for j in jobs], 100)
 
 
 async def test_many_queues_are_served_in_one_order(database: Database) -> None:
@@ -59,7 +58,7 @@ async def test_many_queues_are_served_in_one_order(database: Database) -> None:
     for queues in (("a", "b", "c"), ("*",)):
         jobs = await _take(database, worker, *queues)
         assert [UUID(job.id) for job in jobs] == expected
-        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
+        await report.release(database, [ReportRow(j.id, j.lease_id, worker.id) for j in jobs], 100)
 
 
 async def test_a_bound_token_leases_only_its_tenant_s_jobs(database: Database) -> None:
@@ -69,7 +68,7 @@ async def test_a_bound_token_leases_only_its_tenant_s_jobs(database: Database) -
     for queues in (("q",), ("q", "r"), ("*",)):
         jobs = await _take(database, acme, *queues)
         assert [job.tenant for job in jobs] == ["acme"]
-        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), acme.id) for j in jobs], 100)
+        await report.release(database, [ReportRow(j.id, j.lease_id, acme.id) for j in jobs], 100)
 
 
 async def test_a_report_needs_a_token_that_reaches_the_job(database: Database) -> None:
@@ -77,22 +76,22 @@ async def test_a_report_needs_a_token_that_reaches_the_job(database: Database) -
     other_tenant = await make_token(database, tenant="acme")
     await enqueue.enqueue(database, [row()])
     [job] = await _take(database, worker, "q")
-    held = Lease(job.id, job.lease_id)
+    held = job.id, job.lease_id
 
     for stranger in (other_queue, other_tenant):
-        said = [ReportRow(held, stranger.id, visibility_secs=5, body=b"{}", error="x")]
+        said = [ReportRow(*held, stranger.id, visibility_secs=5, body=b"{}", error="x")]
         for verb in (report.heartbeat, report.complete, report.fail, report.progress):
             assert await verb(database, said) == [None]
         assert await report.release(database, said, 100) == [None]
     await tokens.revoke(database, worker.id, None, "user:x")
-    assert await report.complete(database, [ReportRow(held, worker.id, body=b"1")]) == [None]
+    assert await report.complete(database, [ReportRow(*held, worker.id, body=b"1")]) == [None]
 
 
 async def test_the_same_report_twice_in_one_batch_counts_once(database: Database, sql: Any) -> None:
     worker = await make_token(database)
     await enqueue.enqueue(database, [row()])
     [job] = await _take(database, worker, "q")
-    said = ReportRow(Lease(job.id, job.lease_id), worker.id, body=b"1")
+    said = ReportRow(job.id, job.lease_id, worker.id, body=b"1")
 
     done = await report.complete(database, [said, said, said])
 
@@ -128,7 +127,7 @@ async def test_dispatch_walks_an_index_past_a_big_backlog(database: Database, sq
         jobs = await _take(database, token, *queues, count=1)
         assert [UUID(j.id) for j in jobs] == [due.id]
         assert await _reads(sql) - before < 1_000, queues
-        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)
+        await report.release(database, [ReportRow(j.id, j.lease_id, token.id) for j in jobs], 100)
 
 
 async def _reads(sql: Any) -> int:
@@ -156,7 +155,7 @@ async def test_dispatch_of_a_kind_walks_an_index_past_the_other_kinds(database: 
         [jobs] = await lease.lease(database, [LeaseRow(token.id, 1, 30, queues, ("k", "none"))])
         assert [UUID(job.id) for job in jobs] == [wanted.id]
         assert await _reads(sql) - before < 1_000, (token.tenant, queues)
-        await report.release(database, [ReportRow(Lease(j.id, j.lease_id), token.id) for j in jobs], 100)
+        await report.release(database, [ReportRow(j.id, j.lease_id, token.id) for j in jobs], 100)
 
 
 async def test_queues_of_unequal_age_are_merged_in_order_and_read_no_deeper_than_needed(
@@ -189,7 +188,7 @@ async def test_what_another_is_just_taking_leaves_the_next_request_no_shorter(da
         for queues in (("q", "r"), ("q", "r", *(f"idle {n}" for n in range(100))), ("*",)):
             jobs = await _take(database, worker, *queues, count=10)
             assert [UUID(job.id) for job in jobs] == ids[240:]
-            await report.release(database, [ReportRow(Lease(j.id, j.lease_id), worker.id) for j in jobs], 100)
+            await report.release(database, [ReportRow(j.id, j.lease_id, worker.id) for j in jobs], 100)
 
 
 async def _wait_until_blocked(sql: Any) -> None:
@@ -226,7 +225,7 @@ async def test_a_report_that_waited_for_a_heartbeat_of_its_lease_counts(database
     async with sql.transaction():
         await sql.execute("UPDATE leases SET expires_at = expires_at + interval '1 minute'")
         completing = asyncio.create_task(
-            report.complete(database, [ReportRow(Lease(job.id, job.lease_id), worker.id, body=b"null")])
+            report.complete(database, [ReportRow(job.id, job.lease_id, worker.id, body=b"null")])
         )
         async with database.connection() as other:
             await _wait_until_blocked(other)

@@ -7,7 +7,6 @@ import asyncpg
 import pytest
 
 from atomo_gql.domain.jobs import LeasedJob
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, lease, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import Heads, LeaseRow
@@ -38,7 +37,7 @@ async def test_the_walk_begins_where_it_is_told_and_passes_over_nothing_for_long
     at = place["eligible_at"]
     since = await sql.fetchval("SELECT min(eligible_at) FROM ready")
     heads.learn(LeaseRow(worker.id, 1, 30, queues), first[5], since)
-    await report.release(database, [ReportRow(Lease(first[0].id, first[0].lease_id), worker.id)], 100)
+    await report.release(database, [ReportRow(first[0].id, first[0].lease_id, worker.id)], 100)
     assert await sql.fetchval("SELECT eligible_at FROM ready WHERE id = $1", UUID(first[0].id)) == at
 
     assert [UUID(job.id) for job in await take(10)] == made[10:20]  # what was put back waits a moment

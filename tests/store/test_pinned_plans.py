@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from atomo_gql.cli.bench import fill
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import lease, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
@@ -28,9 +27,7 @@ async def test_a_report_finds_its_lease_among_many(
 
     async def take(count: int) -> None:
         [jobs] = await lease.lease(database, [LeaseRow(worker.id, count, 600, ("q",))])
-        held.extend(
-            ReportRow(Lease(j.id, j.lease_id), worker.id, visibility_secs=600, body=b"{}", error="x") for j in jobs
-        )
+        held.extend(ReportRow(j.id, j.lease_id, worker.id, visibility_secs=600, body=b"{}", error="x") for j in jobs)
 
     async def say() -> None:
         assert await verb(database, [held.pop()]) != [None]

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 
 from atomo_gql.cli.bench import fill
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, housekeeping, lease, manage, queues, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
@@ -181,7 +180,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
     worker = await make_token(store)
 
     def said(job: Any) -> list[ReportRow]:
-        return [ReportRow(Lease(job.id, job.lease_id), worker.id, visibility_secs=30, body=b"{}", error="x")]
+        return [ReportRow(job.id, job.lease_id, worker.id, visibility_secs=30, body=b"{}", error="x")]
 
     await enqueue.enqueue(store, [row("w1", key="new"), row("new")._replace(deadline=_NOW)])
     await store.fetch("job_enqueue_within", "w1", "k", "{}", "newer", "5", "0", *[None] * 6)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from atomo_gql.domain.jobs import LeasedJob
 from atomo_gql.domain.principals import WorkerToken
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, housekeeping, lease, manage, rebuild, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
@@ -94,7 +93,8 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
             job = held[number % len(held)]
             lease_id = uuid.uuid4() if verb == "stale" else job.lease_id
             said = ReportRow(
-                Lease(job.id, str(lease_id)),
+                job.id,
+                str(lease_id),
                 token.id,
                 visibility_secs=30,
                 body=b'{"percent": 1}',
@@ -145,7 +145,7 @@ async def test_a_rebuild_makes_the_same_rows_again(database: Database, sql: Any)
     token = await make_token(database)
     await enqueue.enqueue(database, [row(), row("r", tenant="acme", priority=3), row(most=1), row(), row()])
     [jobs] = await lease.lease(database, [LeaseRow(token.id, 4, 30, ("q", "r"))])
-    held = [ReportRow(Lease(j.id, j.lease_id), token.id, body=b"[1]", error="boom") for j in jobs]
+    held = [ReportRow(j.id, j.lease_id, token.id, body=b"[1]", error="boom") for j in jobs]
     await report.complete(database, held[:1])
     await report.fail(database, held[1:3])
     before = await sql.fetch("SELECT * FROM jobs ORDER BY id")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import enqueue, housekeeping, lease, rebuild, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
@@ -20,8 +19,8 @@ async def aged(database: Database, sql: Any) -> dict[str, Any]:
     worker = await make_token(database)
     made = await enqueue.enqueue(database, [row(key="a"), row(key="b"), row("r", key="c")])
     [jobs] = await lease.lease(database, [LeaseRow(worker.id, 2, 30, ("q",))])
-    await report.complete(database, [ReportRow(Lease(jobs[0].id, jobs[0].lease_id), worker.id, body=b"1")])
-    await report.fail(database, [ReportRow(Lease(jobs[1].id, jobs[1].lease_id), worker.id, error="x", retryable=False)])
+    await report.complete(database, [ReportRow(jobs[0].id, jobs[0].lease_id, worker.id, body=b"1")])
+    await report.fail(database, [ReportRow(jobs[1].id, jobs[1].lease_id, worker.id, error="x", retryable=False)])
     return {"succeeded": made[0].id, "dead": made[1].id, "queued": made[2].id}
 
 

@@ -12,10 +12,11 @@ from atomo_gql.api.rest.bodies import ReportBody, decode, id_of
 from atomo_gql.api.rest.endpoint import Answer, Call
 from atomo_gql.domain.errors import AtomoError, BadUserInput, LeaseLost
 from atomo_gql.domain.principals import WorkerToken
-from atomo_gql.domain.reports import Lease, Progress, Report, ReportType
+from atomo_gql.domain.reports import FailOutcome, Progress, Report, ReportType
 from atomo_gql.domain.rules import (
     MAX_MESSAGE,
     MAX_REPORTS,
+    are_ids,
     check_error,
     check_retry_after,
     check_text,
@@ -78,55 +79,58 @@ async def release(call: Call) -> Answer:
 
 
 async def _report(call: Call, type_: ReportType) -> dict[str, Any]:
-    report = _READERS[type_](_lease(call.path["id"], call.body.lease_id), call.body)
+    job_id, lease_id = call.path["id"], call.body.lease_id
+    _check_lease(job_id, lease_id)
+    report = _READERS[type_](job_id, lease_id, call.body)
     outcome = await call.services.reports.report(call.worker, report)
     return {} if outcome is None else render.outcome(outcome)
 
 
-def _lease(job_id: str, lease_id: str) -> Lease:
-    """The lease a report names. What is no id at all is nobody's lease either."""
-    if is_id(job_id) and is_id(lease_id):
-        return Lease(job_id, lease_id)
-    check_text("leaseId", lease_id, 1_000)
-    raise LeaseLost(job_id[:100])
+def _check_lease(job_id: str, lease_id: str) -> None:
+    """What is no id at all is nobody's lease either."""
+    if not is_id(job_id) or not is_id(lease_id):
+        check_text("leaseId", lease_id, 1_000)
+        raise LeaseLost(job_id[:100])
 
 
-def _heartbeat(lease: Lease, body: Any) -> Report:
-    return Report(type=ReportType.HEARTBEAT, lease=lease, visibility_secs=check_visibility(body.visibility_secs))
+def _heartbeat(job_id: str, lease_id: str, body: Any) -> Report:
+    return Report(ReportType.HEARTBEAT, job_id, lease_id, visibility_secs=check_visibility(body.visibility_secs))
 
 
-def _progress(lease: Lease, body: Any) -> Report:
+def _progress(job_id: str, lease_id: str, body: Any) -> Report:
     if body.message is not None:
         check_text("message", body.message, MAX_MESSAGE)
     if body.percent is not None and not math.isfinite(body.percent):
         raise BadUserInput("percent must be a finite number", field="percent")
     return Report(
-        type=ReportType.PROGRESS,
-        lease=lease,
+        ReportType.PROGRESS,
+        job_id,
+        lease_id,
         visibility_secs=None if body.visibility_secs is None else check_visibility(body.visibility_secs),
         progress=Progress(percent=body.percent, message=body.message, data=body.data),
     )
 
 
-def _complete(lease: Lease, body: Any) -> Report:
-    return Report(type=ReportType.COMPLETE, lease=lease, result=body.result)
+def _complete(job_id: str, lease_id: str, body: Any) -> Report:
+    return Report(ReportType.COMPLETE, job_id, lease_id, body.result)
 
 
-def _fail(lease: Lease, body: Any) -> Report:
+def _fail(job_id: str, lease_id: str, body: Any) -> Report:
     return Report(
-        type=ReportType.FAIL,
-        lease=lease,
+        ReportType.FAIL,
+        job_id,
+        lease_id,
         error=check_error(body.error),
         retryable=body.retryable is not False,
         retry_after_secs=check_retry_after(body.retry_after_secs),
     )
 
 
-def _release(lease: Lease, body: Any) -> Report:
-    return Report(type=ReportType.RELEASE, lease=lease)
+def _release(job_id: str, lease_id: str, body: Any) -> Report:
+    return Report(ReportType.RELEASE, job_id, lease_id)
 
 
-_READERS: Mapping[str, Callable[[Lease, Any], Report]] = {
+_READERS: Mapping[str, Callable[[str, str, Any], Report]] = {
     ReportType.HEARTBEAT: _heartbeat,
     ReportType.PROGRESS: _progress,
     ReportType.COMPLETE: _complete,
@@ -143,22 +147,31 @@ def _bodies(raw: Sequence[msgspec.Raw]) -> Sequence[ReportBody | bytes]:
         return [bytes(item) for item in raw]
 
 
+def _have_ids(bodies: Sequence[ReportBody | bytes]) -> bool:
+    """Whether all could be read, and name a lease as leases are named."""
+    read = [body for body in bodies if isinstance(body, ReportBody)]
+    return len(read) == len(bodies) and are_ids([b.id for b in read]) and are_ids([b.lease_id for b in read])
+
+
 class _Listed:
     """A list of reports: what could be read of it, and room for an outcome each."""
 
     def __init__(self, raw: Sequence[msgspec.Raw]) -> None:
         if not 0 < len(raw) <= MAX_REPORTS:
             raise BadUserInput(f"reports must hold from 1 to {MAX_REPORTS} reports, not {len(raw)}", field="reports")
-        self._ids: list[str | None] = []
+        bodies = _bodies(raw)
+        self._ids = [body.id[:100] if isinstance(body, ReportBody) else id_of(body) for body in bodies]
         self._outcomes: list[Outcome] = [None] * len(raw)
         self._places: list[int] = []
         self.reports: list[Report] = []
-        for place, body in enumerate(_bodies(raw)):
+        is_checked = _have_ids(bodies)
+        for place, body in enumerate(bodies):
             try:
-                self._ids.append(body.id[:100] if isinstance(body, ReportBody) else id_of(body))
                 if not isinstance(body, ReportBody):
                     body = decode(body, ReportBody)
-                report = _READERS[body.type](_lease(body.id, body.lease_id), body)
+                if not is_checked:
+                    _check_lease(body.id, body.lease_id)
+                report = _READERS[body.type](body.id, body.lease_id, body)
             except AtomoError as error:
                 self._outcomes[place] = error
             else:
@@ -173,12 +186,13 @@ class _Listed:
         """Each as its own call would have been answered: a status, and the fields of the answer's body."""
         for place, outcome in zip(self._places, outcomes, strict=True):
             self._outcomes[place] = outcome
-        return [_rendered(job_id, outcome) for job_id, outcome in zip(self._ids, self._outcomes, strict=True)]
+        return [
+            {"id": job_id, "status": 204} if outcome is None else _rendered(job_id, outcome)
+            for job_id, outcome in zip(self._ids, self._outcomes, strict=True)
+        ]
 
 
-def _rendered(job_id: str | None, outcome: Outcome) -> dict[str, Any]:
-    if outcome is None:
-        return {"id": job_id, "status": 204}
+def _rendered(job_id: str | None, outcome: FailOutcome | AtomoError) -> dict[str, Any]:
     if isinstance(outcome, AtomoError):
         return {"id": job_id, "status": STATUS[outcome.code], "detail": outcome.detail, **outcome.extensions}
     return {"id": job_id, "status": 200, **render.outcome(outcome)}

@@ -11,7 +11,6 @@ from atomo_gql.cli.bench.drain import drained
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.load import post
 from atomo_gql.cli.bench.rig import Rig, Target, generate
-from atomo_gql.domain.reports import Lease
 from atomo_gql.store import lease, report, tokens
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import ReportRow
@@ -91,7 +90,7 @@ class _Paths:
                 [jobs] = await lease.lease(store, [LeaseRow(token.id, fill.BATCH, 30, (queue,))])
                 if not jobs:
                     return done
-                held = [ReportRow(Lease(j.id, j.lease_id), token.id, body=b"null") for j in jobs]
+                held = [ReportRow(j.id, j.lease_id, token.id, body=b"null") for j in jobs]
                 done += sum(accepted is not None for accepted in await report.complete(store, held))
 
         began = time.perf_counter()
