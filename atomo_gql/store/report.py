@@ -3,7 +3,7 @@
 Each function takes reports that name a lease and the worker token they came with, and answers one outcome per report,
 in order; None is: the lease is not the current one, or the token does not reach it.
 
-What a statement does not find is looked for once more: a lease that another report has just moved is a row that the
+What a statement does not find is looked for again: a lease that another report has just moved is a row that the
 statement, begun before, cannot see.
 """
 
@@ -14,6 +14,8 @@ from uuid import UUID
 from atomo_gql.domain.reports import FailOutcome
 from atomo_gql.store.columns import shared
 from atomo_gql.store.database import Database
+
+_TRIES = 3
 
 
 class ReportRow(NamedTuple):
@@ -71,7 +73,7 @@ async def complete(database: Database, reports: Rows) -> Answers:
             answers[ord_ - 1] = answer
         return answers
 
-    return await _twice(run, reports)
+    return await _insistently(run, reports)
 
 
 async def fail(database: Database, reports: Rows) -> Answers:
@@ -118,12 +120,14 @@ async def _report(
             )
         return answers
 
-    return await _twice(run, reports)
+    return await _insistently(run, reports)
 
 
-async def _twice(run: Callable[[Rows], Awaitable[Answers]], reports: Rows) -> Answers:
+async def _insistently(run: Callable[[Rows], Awaitable[Answers]], reports: Rows) -> Answers:
     answers = await run(reports)
-    if None in answers:
+    for _ in range(_TRIES - 1):
+        if None not in answers:
+            break
         missed = [place for place, answer in enumerate(answers) if answer is None]
         for place, answer in zip(missed, await run([reports[place] for place in missed]), strict=True):
             answers[place] = answer

@@ -6,6 +6,8 @@
 -- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
 -- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
 -- Of a job that was committed only after the statement began, payload, created_at and trace are null.
+-- The jobs of a request come in order without being sorted for it: they were sorted to be told from each other, and no
+-- plan that the pool allows puts them in another.
 WITH asked AS MATERIALIZED (
     SELECT
         r.ord::integer AS request, r.worker_id, r.count, r.visibility, r.request_id, nullif(t.tenant, '') AS tenant,
@@ -28,23 +30,22 @@ scopes AS MATERIALIZED (  -- requests of one scope are served together, in turn
           FROM asked WHERE NOT is_repeated) AS a
     GROUP BY tenant, queues, kinds ORDER BY 1
 ),
-found AS MATERIALIZED (
-    SELECT t.*, row_number() OVER w AS nth, s.requests[width_bucket(row_number() OVER w - 1, s.befores)] AS request
-    FROM scopes AS s CROSS JOIN LATERAL take_ready(s.tenant, s.queues, s.kinds, s.count, s.head_priority, s.head_since) AS t
-    WINDOW w AS (PARTITION BY s.first ORDER BY t.priority DESC, t.eligible_at, t.id)
-),
 taken AS MATERIALIZED (
     SELECT f.*, ($1::uuid[])[f.request] AS worker_id, ($3::integer[])[f.request] AS visibility,
         ($4::text[])[f.request] AS request_id, nth_secret_id(o.secret, f.request::bigint << 32 | f.nth) AS lease_id,
         statement_timestamp() AS leased_at,
         least(statement_timestamp() + make_interval(secs => ($3::integer[])[f.request]),
               lease_limit(statement_timestamp(), f.timeout_secs, f.deadline)) AS expires_at
-    FROM (SELECT gen_random_uuid() AS secret OFFSET 0) AS o, found AS f
+    FROM (SELECT gen_random_uuid() AS secret OFFSET 0) AS o, (
+        SELECT t.*, row_number() OVER w AS nth, s.requests[width_bucket(row_number() OVER w - 1, s.befores)] AS request
+        FROM scopes AS s CROSS JOIN LATERAL
+            take_ready(s.tenant, s.queues, s.kinds, s.count, s.head_priority, s.head_since) AS t
+        WINDOW w AS (PARTITION BY s.first ORDER BY t.priority DESC, t.eligible_at, t.id)) AS f
 ),
 claimed AS (
-    INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
+    INSERT INTO lease_requests (worker_id, request_id, expires_at, leased_at, job_ids)
     SELECT worker_id, request_id, statement_timestamp() + make_interval(secs => greatest(visibility, 600)),
-        array_agg(id), array_agg(lease_id)
+        statement_timestamp(), array_agg(id)
     FROM taken WHERE request_id IS NOT NULL GROUP BY worker_id, request_id, visibility
 ),
 leased AS (
@@ -70,8 +71,9 @@ given AS (
     FROM asked AS a
     CROSS JOIN LATERAL (  -- with limits, so that no plan begins at the leases
         SELECT * FROM lease_requests AS q WHERE q.worker_id = a.worker_id AND q.request_id = a.request_id LIMIT 1) AS q
-    CROSS JOIN LATERAL unnest(q.job_ids, q.lease_ids) AS g (id, lease_id)
-    CROSS JOIN LATERAL (SELECT * FROM leases AS l WHERE l.id = g.id AND l.lease_id = g.lease_id LIMIT 1) AS l
+    CROSS JOIN LATERAL unnest(q.job_ids) AS g (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM leases AS l WHERE l.id = g.id AND l.worker_id = q.worker_id AND l.leased_at = q.leased_at LIMIT 1) AS l
     WHERE a.is_repeated
 )
 SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kind, (e.data -> 'payload')::text AS payload,
@@ -79,8 +81,7 @@ SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kin
     g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant,
     CASE WHEN clock_timestamp() > statement_timestamp() + make_interval(secs => $11::float8) THEN g.eligible_at END AS slow_head
 FROM given AS g
-LEFT JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e ON true
-ORDER BY g.request, g.priority DESC, g.eligible_at, g.id;
+LEFT JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e ON true;
 
 -- name: lease_beginnings(ids text[]) :many
 -- What job_lease could not see of jobs it took: take_ready looks with the eyes of its own moment, and finds what was
@@ -92,8 +93,9 @@ FROM events WHERE stream_id = ANY ($1::text[]::uuid[]) AND version = 1;
 -- These requests were answered with nothing, and nothing shall be leased for them any more. Answers the ordinals of
 -- those that were open until now; for the others somebody has leased meanwhile.
 WITH closed AS (
-    INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
-    SELECT i.worker_id, i.request_id, statement_timestamp() + make_interval(secs => greatest(i.visibility, 600)), '{}', '{}'
+    INSERT INTO lease_requests (worker_id, request_id, expires_at, leased_at, job_ids)
+    SELECT i.worker_id, i.request_id, statement_timestamp() + make_interval(secs => greatest(i.visibility, 600)),
+        statement_timestamp(), '{}'
     FROM unnest($1::uuid[], $2::text[], $3::integer[]) AS i (worker_id, request_id, visibility)
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING

@@ -5,7 +5,7 @@
 -- wait for it, and says whether there were any.
 
 -- name: job_heartbeat(ids text, lease_ids text, worker_ids uuid[], visibilities integer[]) :many
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[]))
+WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[]))
 UPDATE leases AS l
 SET expires_at = least(statement_timestamp() + make_interval(secs => ($4::integer[])[h.ord]),
                        lease_limit(l.leased_at, l.timeout_secs, l.deadline))
@@ -15,7 +15,7 @@ RETURNING h.ord;
 
 -- name: job_progress(ids text, lease_ids text, worker_ids uuid[], visibilities integer[], progress jsonb[]) :many
 -- A visibility that is null is the lease's own.
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[])),
 newest AS MATERIALIZED (SELECT DISTINCT ON (id) id, place, ord FROM held ORDER BY id, ord DESC),
 moved AS (
     UPDATE leases AS l
@@ -30,7 +30,7 @@ moved AS (
 SELECT h.ord, m.tenant, m.attempt FROM held AS h JOIN moved AS m ON m.id = h.id;
 
 -- name: job_complete(ids text, lease_ids text, worker_ids uuid[], results jsonb) :many
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
     RETURNING h.ord, h.reporter, l.*
@@ -49,7 +49,7 @@ SELECT ord, tenant, queue, EXISTS (SELECT FROM awaited) AS is_awaited FROM ended
 -- name: job_fail(ids text, lease_ids text, worker_ids uuid[], errors text[], retryable boolean[], retry_afters integer[]) :many
 -- A retry waits min(5·2^(attempt−1), 3600) seconds, and up to a tenth more, so that a crowd that failed together does
 -- not come back together. delay_secs is that wait without its jitter; null: the job is dead.
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
     RETURNING h.ord, h.reporter, l.*
@@ -100,7 +100,7 @@ SELECT ord, tenant, queue, delay_secs, EXISTS (SELECT FROM awaited) AS is_awaite
 -- name: job_release(ids text, lease_ids text, worker_ids uuid[], spare integer) :many
 -- Handed back unharmed: queued again where it stood, and the attempt is not counted. The delivery is: a job that is
 -- leased more often than its attempts and so many spare ones is poison, and dead.
-WITH held AS MATERIALIZED (SELECT * FROM hold_leases($1::text, $2::text, $3::uuid[])),
+WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[])),
 ended AS (
     DELETE FROM leases AS l USING held AS h WHERE l.ctid = h.place
     RETURNING h.ord, h.reporter, l.*

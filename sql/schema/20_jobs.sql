@@ -104,8 +104,8 @@ CREATE TABLE lease_requests (
     worker_id  uuid NOT NULL,
     request_id text NOT NULL,
     expires_at timestamptz NOT NULL,
-    job_ids    uuid[] NOT NULL,
-    lease_ids  uuid[] NOT NULL,  -- of those, in the same order
+    leased_at  timestamptz NOT NULL,  -- by it and the worker the leases are known that are still those
+    job_ids    uuid[] NOT NULL,       -- a hundred of them stay below the two kilobytes from which a row is taken apart
     PRIMARY KEY (worker_id, request_id)
 );
 

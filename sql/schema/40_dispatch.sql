@@ -290,32 +290,45 @@ BEGIN
     RETURN v_soonest;
 END $$;
 
--- Lock the leases that the callers really hold, in one order for all, so that two batches never wait for each other in
--- a ring. A lease is held when its id is the current one and the worker's token lives and covers the job. `place` is its
--- row's, which stays there while it is locked. The ids are parted by commas; p_worker_ids has one for each, or one for all.
-CREATE FUNCTION hold_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
-RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql VOLATILE
+-- The leases that the callers really hold: the lease's id is the current one, and the worker's token lives and covers the
+-- job. `place` is where the statement that asks finds its row; whoever changes it meanwhile changes it for the same lease,
+-- or ends it. They come in one order for all, so that two batches never wait for each other in a ring. The ids are parted
+-- by commas; p_worker_ids has one for each, or one for all.
+CREATE FUNCTION held_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
+RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    v_is_one boolean := cardinality(p_worker_ids) = 1;
-    v_token worker_tokens;
+    v_ids CONSTANT uuid[] := string_to_array(p_ids, ',');
+    v_lease_ids CONSTANT uuid[] := string_to_array(p_lease_ids, ',');
+    v_tenant text;
+    v_queues text[];
+    v_kinds text[];
 BEGIN
-    IF v_is_one THEN
-        SELECT w.* INTO v_token FROM worker_tokens AS w WHERE w.id = p_worker_ids[1] AND token_lives(w);
+    IF cardinality(p_worker_ids) = 1 THEN
+        SELECT w.tenant, w.queues, w.kinds INTO v_tenant, v_queues, v_kinds
+        FROM worker_tokens AS w WHERE w.id = p_worker_ids[1] AND token_lives(w);
+        IF v_tenant IS NULL THEN
+            RETURN;
+        END IF;
+        RETURN QUERY
+            SELECT r.ord::integer, r.id, l.ctid, p_worker_ids[1]
+            FROM (SELECT * FROM unnest(v_ids, v_lease_ids) WITH ORDINALITY AS r (id, lease_id, ord) ORDER BY 1, 3) AS r
+            CROSS JOIN LATERAL (  -- with a limit, so that no plan begins at the leases
+                SELECT w.ctid FROM leases AS w
+                WHERE w.id = r.id AND w.lease_id = r.lease_id AND covers(v_tenant, v_queues, v_kinds, w.tenant, w.queue, w.kind)
+                LIMIT 1) AS l;
+    ELSE
+        RETURN QUERY
+            SELECT r.ord::integer, r.id, l.ctid, r.worker_id
+            FROM (SELECT * FROM unnest(v_ids, v_lease_ids, p_worker_ids)
+                  WITH ORDINALITY AS r (id, lease_id, worker_id, ord) ORDER BY 1, 4) AS r
+            CROSS JOIN LATERAL (
+                SELECT w.ctid FROM leases AS w
+                WHERE w.id = r.id AND w.lease_id = r.lease_id AND EXISTS (
+                    SELECT FROM worker_tokens AS t WHERE t.id = r.worker_id AND token_lives(t)
+                        AND covers(t.tenant, t.queues, t.kinds, w.tenant, w.queue, w.kind))
+                LIMIT 1) AS l;
     END IF;
-    RETURN QUERY
-        SELECT i.ord::integer, l.id, l.ctid, (i.token).id
-        FROM (
-            SELECT r.ord, r.id, r.lease_id, CASE WHEN v_is_one THEN v_token ELSE (
-                SELECT w FROM worker_tokens AS w WHERE w.id = r.worker_id AND token_lives(w)) END AS token
-            FROM unnest(string_to_array(p_ids, ',')::uuid[], string_to_array(p_lease_ids, ',')::uuid[], p_worker_ids)
-                WITH ORDINALITY AS r (id, lease_id, worker_id, ord)
-            ORDER BY r.id, r.ord) AS i
-        CROSS JOIN LATERAL (  -- as a subquery that locks, so that no plan begins at the leases
-            SELECT w.id, w.ctid FROM leases AS w
-            WHERE w.id = i.id AND w.lease_id = i.lease_id AND token_covers(i.token, w.tenant, w.queue, w.kind)
-            FOR UPDATE) AS l
-        WHERE (i.token).id IS NOT NULL;
 END $$;
 
 -- Since when the longest waiting eligible job of a queue has been eligible; null when none is. p_tenant null: anybody's.

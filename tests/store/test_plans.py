@@ -163,8 +163,8 @@ async def explained(crowded: Database) -> AsyncIterator[_Explained]:
             """
             INSERT INTO worker_tokens (id, created_at, tenant, name, queues, token_hash, created_by)
             SELECT new_id(), now(), '', 'w', '{*}', sha256(n::text::bytea), 'user:x' FROM generate_series(1, 5000) AS n;
-            INSERT INTO lease_requests (worker_id, request_id, expires_at, job_ids, lease_ids)
-            SELECT id, 'r', now() + interval '1 hour', '{}', '{}' FROM worker_tokens;
+            INSERT INTO lease_requests (worker_id, request_id, expires_at, leased_at, job_ids)
+            SELECT id, 'r', now() + interval '1 hour', now(), '{}' FROM worker_tokens;
             INSERT INTO run_waits (job_id, run_id, step, is_shared)
             SELECT id, new_id(), 's', false FROM job_records ORDER BY id DESC LIMIT 20000"""
         )
