@@ -1,7 +1,8 @@
 """Natural batching: concurrent single calls share one statement.
 
 A call goes out at once when the database is idle; while calls are in flight the next ones gather, and go together as
-soon as one is back. There is no timer, so nothing waits for company that may not come.
+soon as one is back. Where much comes together, larger flights are worth more than several: then another one leaves only
+with a full load, or when the one before it is late. Nothing waits for company that may not come.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ from typing import Generic, TypeVar
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store.database import is_data_error
 
+LATE_SECS = 0.02  # several times what a flight of some hundreds takes
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_Group = tuple[Sequence[Item], "asyncio.Future[Sequence[Result]]"]  # what came together
+_Group = tuple[Sequence[Item], int, "asyncio.Future[Sequence[Result]]"]  # what came together, and its weight
 
 
 class Batcher(Generic[Item, Result]):
@@ -28,18 +31,24 @@ class Batcher(Generic[Item, Result]):
         size: int = 500,
         weigh: Callable[[Item], int] = lambda item: 0,
         most_weight: int = 8_000_000,
+        late: float = 0.0,
         backlog: int = 20_000,
     ) -> None:
         """`run` answers a result per item, in order. At most `flights` runs at once, each of `size` items and
-        `most_weight` (bytes, by `weigh`); more than `backlog` items waiting are refused."""
+        `most_weight` (bytes, by `weigh`), which are a full load; more than `backlog` items waiting are refused. `late`:
+        seconds that one is under way alone while less than that waits."""
         self._run = run
-        self._free = flights
+        self._most_flights = flights
+        self._late = late
+        self._left_at = 0.0  # the last flight, by the event loop's time
+        self._timer: asyncio.TimerHandle | None = None
         self._size = size
         self._weigh = weigh
         self._most_weight = most_weight
         self._backlog = backlog
         self._waiting: deque[_Group[Item, Result]] = deque()
         self._count = 0  # items waiting
+        self._weight = 0
         self._flights: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
@@ -64,9 +73,11 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("the server has more requests waiting for the database than it may hold; try again")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Result]] = loop.create_future()
-        self._waiting.append((items, future))
+        weight = sum(map(self._weigh, items))
+        self._waiting.append((items, weight, future))
         self._count += len(items)
-        if not self._scheduled and self._free:
+        self._weight += weight
+        if not self._scheduled and len(self._flights) < self._most_flights:
             # At the end of this turn of the loop: requests that arrived together go together.
             self._scheduled = True
             loop.call_soon(self._launch)
@@ -74,43 +85,60 @@ class Batcher(Generic[Item, Result]):
 
     def _launch(self) -> None:
         self._scheduled = False
-        while self._free and self._waiting:
+        while self._waiting and self._may_leave():
             batch: list[_Group[Item, Result]] = []
             count, weight = 0, 0
             while self._waiting and (not batch or count < self._size):
-                weight += sum(map(self._weigh, self._waiting[0][0]))
-                if batch and weight >= self._most_weight:
+                if batch and weight + self._waiting[0][1] >= self._most_weight:
                     break
                 batch.append(self._waiting.popleft())
                 count += len(batch[-1][0])
+                weight += batch[-1][1]
             self._count -= count
-            self._free -= 1
-            task = asyncio.create_task(self._fly(batch))
+            self._weight -= weight
+            loop = asyncio.get_running_loop()
+            self._left_at = loop.time()
+            task = loop.create_task(self._settle(batch))
             self._flights.add(task)
-            task.add_done_callback(self._flights.discard)
+            task.add_done_callback(self._landed)
 
-    async def _fly(self, batch: "list[_Group[Item, Result]]") -> None:
-        try:
-            await self._settle(batch)
-        finally:
-            self._free += 1
-            self._launch()
+    def _may_leave(self) -> bool:
+        if not self._flights:
+            return True
+        if len(self._flights) == self._most_flights:
+            return False
+        if self._count >= self._size or self._weight >= self._most_weight:
+            return True
+        loop = asyncio.get_running_loop()
+        if (late_at := self._left_at + self._late) <= loop.time():
+            return True
+        if self._timer is None:
+            self._timer = loop.call_at(late_at, self._look_again)
+        return False
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._launch()
+
+    def _landed(self, flight: "asyncio.Task[None]") -> None:
+        self._flights.discard(flight)
+        self._launch()
 
     async def _settle(self, batch: "list[_Group[Item, Result]]") -> None:
         try:
-            results = await self._run([item for items, _ in batch for item in items])
+            results = await self._run([item for items, _, _ in batch for item in items])
         except Exception as error:
             if len(batch) > 1 and is_data_error(error):
                 # One of them is to blame; none of them was written. Each for itself, then.
                 for group in batch:
                     await self._settle([group])
                 return
-            for _, future in batch:
+            for _, _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
         begin = 0
-        for items, future in batch:
+        for items, _, future in batch:
             end = begin + len(items)
             if not future.done():
                 future.set_result(results[begin:end])

@@ -1,8 +1,23 @@
 -- Reports find their leases without locking them first, and answered lease requests are half as wide.
-ALTER TABLE lease_requests ADD COLUMN leased_at timestamptz;
-UPDATE lease_requests AS q SET leased_at = coalesce(
-    (SELECT l.leased_at FROM leases AS l WHERE l.id = ANY (q.job_ids) AND l.lease_id = ANY (q.lease_ids) LIMIT 1), '-infinity');
-ALTER TABLE lease_requests ALTER COLUMN leased_at SET NOT NULL, DROP COLUMN lease_ids;
+CREATE TABLE answered AS
+SELECT worker_id, request_id, expires_at, coalesce(
+        (SELECT l.leased_at FROM leases AS l WHERE l.id = ANY (q.job_ids) AND l.lease_id = ANY (q.lease_ids) LIMIT 1),
+        '-infinity') AS leased_at, job_ids
+FROM lease_requests AS q;
+DROP TABLE lease_requests;
+CREATE TABLE lease_requests (
+    worker_id  uuid NOT NULL,
+    request_id text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    leased_at  timestamptz NOT NULL,  -- by it and the worker the leases are known that are still those
+    job_ids    uuid[] NOT NULL,       -- a hundred of them stay below the two kilobytes from which a row is taken apart
+    PRIMARY KEY (worker_id, request_id)
+);
+
+CREATE INDEX lease_requests_by_end ON lease_requests (expires_at);  -- lease_requests_forget
+INSERT INTO lease_requests (worker_id, request_id, expires_at, leased_at, job_ids)
+SELECT worker_id, request_id, expires_at, leased_at, job_ids FROM answered;
+DROP TABLE answered;
 
 DROP FUNCTION hold_leases(text, text, uuid[]);
 DROP FUNCTION token_covers(worker_tokens, text, text, text);
@@ -52,4 +67,164 @@ BEGIN
                         AND covers(t.tenant, t.queues, t.kinds, w.tenant, w.queue, w.kind))
                 LIMIT 1) AS l;
     END IF;
+END $$;
+
+-- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
+-- the same across queues. p_tenant null: any tenant; p_queues null: any queue; p_kinds null: any kind.
+--
+-- It walks down the priorities that are there, and asks within each for rows that are due; so a backlog in other queues,
+-- of other tenants, of other kinds, or of jobs whose time has not come costs one index descent and no more. Rows that
+-- another transaction holds are skipped, never waited for. Planner switches pin the index walk: a plan cached while the
+-- table was empty must not scan it when it is full.
+--
+-- Several queues are merged: of each the first few rows, about its share. What stands before the last row seen of any
+-- queue is in order for sure, and is taken; the next look goes deeper where that was too little. So it reads about as many
+-- rows as it takes, whether the queues were filled in turn or one after the other. Before that it looks whether the first
+-- of all that waits are of these queues anyway: where a worker serves nearly everything, that is one walk for all of them.
+--
+-- p_priority, p_since: where the first job of the scope stood a moment ago, of which the caller has reason to think that
+-- much is dead before it; null: it knows of no such place. The walk begins there, if nothing of a higher priority waits,
+-- and at the true head again when that yields too little. What was put back before that place waits until the caller
+-- forgets it.
+CREATE OR REPLACE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer, p_priority integer,
+                           p_since timestamptz) RETURNS SETOF ready
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_now timestamptz := statement_timestamp();
+    v_paused text[];
+    v_lanes kind_lane[];
+    v_slack CONSTANT integer := 64;  -- candidates beyond twice the count: others may be taking the first ones
+    v_few CONSTANT integer := 64;    -- queues, to be looked for among the first of all
+    v_priority integer := 32768;
+    v_since timestamptz;
+    v_is_told boolean := p_priority IS NOT NULL;  -- begin where the caller says
+    v_left integer := p_count;
+    v_most integer;      -- candidates wanted
+    v_depths integer[];  -- rows to look at in each queue, or lane
+    v_places tid[];      -- candidates in order
+    v_ends integer[];    -- the queues whose last row seen is among them, in their order: there may be more of those
+    v_cuts integer[];    -- and where that row stands
+    v_taken integer;
+    v_held tid[];        -- locked by us, so that they stay where they are
+BEGIN
+    IF p_queues IS NULL AND p_tenant IS NOT NULL OR EXISTS (SELECT FROM queue_pauses) THEN  -- else it is as it says
+        SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
+    END IF;
+    IF p_kinds IS NOT NULL THEN
+        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
+    END IF;
+    IF v_is_told THEN
+        v_is_told := (SELECT h.priority IS NULL FROM next_head(p_tenant, p_queues, v_lanes, 32768, p_priority) AS h);
+    END IF;
+    IF NOT v_is_told AND p_kinds IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few THEN
+        SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority, -32769) AS h CROSS JOIN LATERAL (
+            SELECT r.ctid AS place, r.queue, r.tenant FROM ready AS r
+            WHERE r.priority::integer = h.priority AND r.eligible_at BETWEEN h.since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+            ORDER BY r.eligible_at, r.id LIMIT 2 * v_left + v_slack) AS f
+        WHERE f.queue = ANY (p_queues) AND (p_tenant IS NULL OR f.tenant = p_tenant)
+            AND (v_paused IS NULL OR f.tenant || E'\x1f' || f.queue <> ALL (v_paused));
+        IF cardinality(v_places) >= v_left THEN
+            v_held := ARRAY(
+                SELECT r.ctid FROM unnest(v_places) AS c (place) CROSS JOIN LATERAL (
+                    SELECT w.ctid FROM ready AS w WHERE w.ctid = c.place FOR UPDATE SKIP LOCKED) AS r
+                LIMIT v_left);
+            RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
+            GET DIAGNOSTICS v_taken = ROW_COUNT;
+            v_left := v_left - v_taken;
+        END IF;
+        v_places := NULL;
+    END IF;
+    WHILE v_left > 0 LOOP
+        IF v_depths IS NULL THEN
+            IF v_is_told THEN
+                v_priority := p_priority;
+                v_since := p_since;
+            ELSE
+                SELECT h.priority, h.since INTO v_priority, v_since
+                FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
+                EXIT WHEN v_priority IS NULL;
+            END IF;
+            v_most := 2 * v_left + v_slack;
+            v_depths := array_fill(least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
+                                   ARRAY[coalesce(cardinality(v_lanes), cardinality(p_queues), 0)]);
+        END IF;
+        IF v_lanes IS NOT NULL THEN
+            SELECT coalesce(array_agg(m.place), '{}'), array_agg(m.ord) FILTER (WHERE m.is_last),
+                array_agg(m.at) FILTER (WHERE m.is_last)
+            INTO v_places, v_ends, v_cuts FROM (
+                SELECT c.place, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                FROM unnest(v_lanes, v_depths) WITH ORDINALITY AS k (tenant, queue, kind, depth, ord)
+                CROSS JOIN LATERAL (
+                    SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
+                    FROM ready AS r
+                    WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority = v_priority
+                        AND r.eligible_at BETWEEN v_since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
+                    ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
+                ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
+        ELSIF p_queues IS NULL THEN
+            v_held := ARRAY(
+                SELECT r.ctid FROM ready AS r
+                WHERE r.priority::integer = v_priority AND r.eligible_at BETWEEN v_since AND v_now
+                    AND (r.deadline IS NULL OR r.deadline > v_now)
+                ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
+        ELSIF p_tenant IS NULL AND cardinality(p_queues) = 1 THEN
+            v_held := ARRAY(
+                SELECT r.ctid FROM ready AS r
+                WHERE r.queue = p_queues[1] AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now
+                    AND (r.deadline IS NULL OR r.deadline > v_now)
+                    AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
+                ORDER BY r.eligible_at, r.id LIMIT v_left FOR UPDATE SKIP LOCKED);
+        ELSIF p_tenant IS NULL THEN
+            SELECT coalesce(array_agg(m.place), '{}'), array_agg(m.ord) FILTER (WHERE m.is_last),
+                array_agg(m.at) FILTER (WHERE m.is_last)
+            INTO v_places, v_ends, v_cuts FROM (
+                SELECT c.place, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                FROM unnest(p_queues, v_depths) WITH ORDINALITY AS k (queue, depth, ord) CROSS JOIN LATERAL (
+                    SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
+                    FROM ready AS r
+                    WHERE r.queue = k.queue AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now
+                        AND (r.deadline IS NULL OR r.deadline > v_now)
+                        AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
+                    ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
+                ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
+        ELSE
+            SELECT coalesce(array_agg(m.place), '{}'), array_agg(m.ord) FILTER (WHERE m.is_last),
+                array_agg(m.at) FILTER (WHERE m.is_last)
+            INTO v_places, v_ends, v_cuts FROM (
+                SELECT c.place, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                FROM unnest(p_queues, v_depths) WITH ORDINALITY AS k (queue, depth, ord) CROSS JOIN LATERAL (
+                    SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
+                    FROM ready AS r
+                    WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || k.queue AND r.tenant <> ''
+                        AND r.priority = v_priority AND r.eligible_at BETWEEN v_since AND v_now
+                        AND (r.deadline IS NULL OR r.deadline > v_now)
+                    ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
+                ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
+        END IF;
+        IF v_places IS NOT NULL THEN
+            v_held := ARRAY(
+                SELECT r.ctid FROM unnest(v_places[:coalesce(v_cuts[1], v_most)]) AS c (place) CROSS JOIN LATERAL (
+                    SELECT w.ctid FROM ready AS w WHERE w.ctid = c.place FOR UPDATE SKIP LOCKED) AS r
+                LIMIT v_left);
+        END IF;
+        RETURN QUERY DELETE FROM ready AS r WHERE r.ctid = ANY (v_held) RETURNING r.*;
+        GET DIAGNOSTICS v_taken = ROW_COUNT;
+        v_left := v_left - v_taken;
+        IF v_ends IS NULL AND coalesce(cardinality(v_places), 0) < v_most THEN
+            v_depths := NULL;  -- all of this priority was seen
+            IF v_is_told THEN
+                v_is_told := false;
+                v_priority := 32768;  -- too little from there on: begin at the true head
+            END IF;
+        ELSE
+            IF cardinality(v_places) = v_most THEN
+                v_most := 4 * v_most;  -- others hold the first ones
+            END IF;
+            FOR i IN 1 .. coalesce(cardinality(v_ends), 0) LOOP
+                EXIT WHEN i > 1 AND v_cuts[i] > v_left + v_taken;
+                v_depths[v_ends[i]] := least(v_most, 8 * v_depths[v_ends[i]]);
+            END LOOP;
+        END IF;
+    END LOOP;
 END $$;

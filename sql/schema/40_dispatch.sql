@@ -81,7 +81,9 @@ DECLARE
     v_taken integer;
     v_held tid[];        -- locked by us, so that they stay where they are
 BEGIN
-    SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
+    IF p_queues IS NULL AND p_tenant IS NOT NULL OR EXISTS (SELECT FROM queue_pauses) THEN  -- else it is as it says
+        SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
+    END IF;
     IF p_kinds IS NOT NULL THEN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
     END IF;
