@@ -1,5 +1,6 @@
 """A job, what it takes to enqueue one, and a lease on one."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -112,24 +113,22 @@ class LeaseRequest:
 
 
 class LeasedJob(NamedTuple):
-    """A job given to a worker: everything it needs to do the work and to report.
+    """A job given to a worker.
 
-    A tuple, in the order of the columns that `job_lease` answers: there are many, and nothing is cheaper to make.
+    told: what the worker is told, everything it needs to do the work and to report: JSON, as the database wrote it.
     """
 
-    id: str  # ids as text: they go from the database to the wire, and come back, as they are
-    lease_id: str
-    queue: str
-    kind: str
-    payload: str  # encoded JSON, as it is kept
-    attempt: int  # this one: 1, 2, 3 …
-    max_attempts: int
-    deliveries: int  # this one included
-    priority: int
-    created_at: datetime
-    leased_at: datetime
-    lease_expires_at: datetime
-    timeout_secs: int | None
-    deadline: datetime | None
-    trace: str | None  # W3C traceparent of the request that enqueued it
+    id: str
     tenant: str | None
+    queue: str
+    told: str
+
+    def fields(self) -> dict[str, Any]:
+        """What the worker is told, decoded."""
+        fields: dict[str, Any] = json.loads(self.told)
+        return fields
+
+    @property
+    def lease_id(self) -> str:
+        """What every report must name."""
+        return str(self.fields()["leaseId"])

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from atomo_gql.domain.jobs import LeasedJob
 from atomo_gql.store.columns import sparse
@@ -60,7 +61,7 @@ class Heads:
         """That job came first, after a long walk."""
         if self.of(row)[0] is None:
             self._heads = {scope: head for scope, head in self._heads.items() if head[0] > time.monotonic()}
-            self._heads[row.scope] = time.monotonic() + _REMEMBERED_SECS, first.priority, eligible_at
+            self._heads[row.scope] = time.monotonic() + _REMEMBERED_SECS, first.fields()["priority"], eligible_at
 
 
 async def lease(database: Database, rows: Sequence[LeaseRow], heads: Heads | None = None) -> list[list[LeasedJob]]:
@@ -95,12 +96,11 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
         _SLOW_SECS + _SLOW_SECS_A_JOB * sum(row.count for row in rows),
     )
     answers: list[list[LeasedJob]] = [[] for _ in rows]
-    is_whole = True
-    for row in found:
-        job = LeasedJob._make(row[1:-1])
-        is_whole = is_whole and job.payload is not None
-        answers[row[0] - 1].append(job)
-    if not is_whole:
+    are_whole = True
+    for request, id_, tenant, queue, told, is_whole, _ in found:
+        answers[request - 1].append(LeasedJob(id_, tenant, queue, told))
+        are_whole = are_whole and is_whole
+    if not are_whole:
         answers = await _made_whole(database, answers)
     if found and (since := found[0][-1]) is not None:
         request = found[0][0] - 1
@@ -110,12 +110,16 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
 
 async def _made_whole(database: Database, answers: list[list[LeasedJob]]) -> list[list[LeasedJob]]:
     """With what the statement could not see of jobs that were committed after it began."""
-    missing = [job.id for jobs in answers for job in jobs if job.payload is None]
-    found = {row["id"]: row for row in await database.dispatch("lease_beginnings", missing)}
+    ids = [job.id for jobs in answers for job in jobs if job.fields()["createdAt"] is None]
+    found = {row["id"]: row for row in await database.dispatch("lease_beginnings", ids)}
 
     def whole(job: LeasedJob) -> LeasedJob:
         row = found.get(job.id)
-        return job if row is None else job._replace(payload=row[1], created_at=row[2], trace=row[3])
+        if row is None:
+            return job
+        payload = orjson.Fragment(row["payload"])
+        begun = {"payload": payload, "createdAt": row["created_at"], "traceparent": row["trace"]}
+        return job._replace(told=orjson.dumps({**job.fields(), **begun}, option=orjson.OPT_UTC_Z).decode())
 
     return [[whole(job) for job in jobs] for jobs in answers]
 

@@ -64,13 +64,10 @@ async def complete(database: Database, reports: Rows) -> Answers:
     async def run(rows: Rows) -> Answers:
         results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
         answers: Answers = [None] * len(rows)
-        alike: dict[tuple[Any, ...], Accepted] = {}  # they hardly differ
-        for ord_, *lane in await database.dispatch("job_complete", *_leases(rows), results):
-            tenant, queue, is_awaited = key = tuple(lane)
-            answer = alike.get(key)
-            if answer is None:
-                answer = alike[key] = Accepted(tenant or None, queue, is_awaited=is_awaited)
-            answers[ord_ - 1] = answer
+        for ords, tenant, queue, is_awaited in await database.dispatch("job_complete", *_leases(rows), results):
+            accepted = Accepted(tenant or None, queue, is_awaited=is_awaited)
+            for number in ords:
+                answers[number - 1] = accepted
         return answers
 
     return await _insistently(run, reports)

@@ -69,6 +69,11 @@ BEGIN
     END IF;
 END $$;
 
+-- A moment as JSON has it everywhere here, which is not how PostgreSQL writes one in JSON. The session's time zone is UTC.
+CREATE FUNCTION rfc3339(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT to_char($1, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+$$;
+
 -- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
 -- the same across queues. p_tenant null: any tenant; p_queues null: any queue; p_kinds null: any kind.
 --

@@ -1,11 +1,13 @@
 -- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[], head_priorities integer[], head_sinces timestamptz[], slow_secs float8) :many
--- One row per leased job: the request's number, the fields of domain.jobs.LeasedJob in their order, and, where it
--- took more than slow_secs to find them, since when it was eligible. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n
+-- One row per leased job: the request's number, the fields of domain.jobs.LeasedJob in their order, whether they are
+-- whole, and, where it took more than slow_secs to find them, since when it was eligible. What the worker is told of a
+-- job is written here, as JSON, and goes out as it is: to take a row apart and put it together again cost the server more
+-- than all the rest of a lease. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n
 -- ('*': any), its kinds the kind_names whose kind_rows is n (none: any); its scope's first job stood at its head a moment
 -- ago (null: not known), for take_ready. Requests are served in order,
 -- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
 -- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
--- Of a job that was committed only after the statement began, payload, created_at and trace are null.
+-- A job that was committed only after the statement began is not whole: payload, createdAt and traceparent are null.
 -- The jobs of a request come in order without being sorted for it: they were sorted to be told from each other, and no
 -- plan that the pool allows puts them in another.
 WITH asked AS MATERIALIZED (
@@ -63,11 +65,11 @@ logged AS (
 ),
 given AS (
     SELECT request, id, lease_id, attempts + 1 AS attempt, max_attempts, deliveries + 1 AS deliveries, queue, kind,
-        priority, eligible_at, leased_at, expires_at, timeout_secs, deadline, tenant
+        priority, eligible_at, expires_at, timeout_secs, deadline, tenant
     FROM taken
     UNION ALL
     SELECT a.request, l.id, l.lease_id, l.attempt, l.max_attempts, l.deliveries, l.queue, l.kind, l.priority,
-        l.eligible_at, l.leased_at, l.expires_at, l.timeout_secs, l.deadline, l.tenant
+        l.eligible_at, l.expires_at, l.timeout_secs, l.deadline, l.tenant
     FROM asked AS a
     CROSS JOIN LATERAL (  -- with limits, so that no plan begins at the leases
         SELECT * FROM lease_requests AS q WHERE q.worker_id = a.worker_id AND q.request_id = a.request_id LIMIT 1) AS q
@@ -76,12 +78,16 @@ given AS (
         SELECT * FROM leases AS l WHERE l.id = g.id AND l.worker_id = q.worker_id AND l.leased_at = q.leased_at LIMIT 1) AS l
     WHERE a.is_repeated
 )
-SELECT g.request, g.id::text AS id, g.lease_id::text AS lease_id, g.queue, g.kind, (e.data -> 'payload')::text AS payload,
-    g.attempt, g.max_attempts, g.deliveries, g.priority, e.at AS created_at, g.leased_at, g.expires_at AS lease_expires_at,
-    g.timeout_secs, g.deadline, e.trace, nullif(g.tenant, '') AS tenant,
+SELECT g.request, g.id::text AS id, nullif(g.tenant, '') AS tenant, g.queue, row_to_json(t)::text AS told,
+    e.stream_id IS NOT NULL AS is_whole,
     CASE WHEN clock_timestamp() > statement_timestamp() + make_interval(secs => $11::float8) THEN g.eligible_at END AS slow_head
 FROM given AS g
-LEFT JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e ON true;
+LEFT JOIN LATERAL (SELECT * FROM events AS e WHERE e.stream_id = g.id AND e.version = 1 LIMIT 1) AS e ON true
+CROSS JOIN LATERAL (
+    SELECT g.id, g.queue, g.kind, e.data -> 'payload' AS payload, g.attempt AS attempts, g.deliveries,
+        g.max_attempts AS "maxAttempts", g.lease_id AS "leaseId", rfc3339(g.expires_at) AS "leaseExpiresAt",
+        g.timeout_secs AS "timeoutSecs", rfc3339(g.deadline) AS deadline, g.priority, rfc3339(e.at) AS "createdAt",
+        e.trace AS traceparent, nullif(g.tenant, '') AS "tenantId") AS t;
 
 -- name: lease_beginnings(ids text[]) :many
 -- What job_lease could not see of jobs it took: take_ready looks with the eyes of its own moment, and finds what was

@@ -354,3 +354,8 @@ BEGIN
     END LOOP;
     RETURN CASE WHEN v_oldest <= statement_timestamp() THEN v_oldest END;
 END $$;
+
+-- A moment as JSON has it everywhere here, which is not how PostgreSQL writes one in JSON. The session's time zone is UTC.
+CREATE FUNCTION rfc3339(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT to_char($1, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+$$;

@@ -214,8 +214,8 @@ async def test_a_job_committed_after_the_lease_s_statement_began_comes_whole(dat
 
     [job] = await leasing
 
-    assert (job.id, job.payload) == (str(made), "[1]")
-    assert job.created_at is not None
+    assert (job.id, job.fields()["payload"]) == (str(made), [1])
+    assert job.fields()["createdAt"] is not None
 
 
 async def test_a_report_that_waited_for_a_heartbeat_of_its_lease_counts(database: Database, sql: Any) -> None:

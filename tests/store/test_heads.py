@@ -1,5 +1,6 @@
 """Where leases begin to look while what was leased before cannot be cleaned away."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -61,15 +62,16 @@ async def test_a_place_is_remembered_of_slow_leases_and_not_for_long(
     [[job]] = await lease.lease(database, [asked], heads)
     assert heads.of(asked) == (0, await sql.fetchval("SELECT eligible_at FROM leases WHERE id = $1", UUID(job.id)))
 
+    since = datetime.fromisoformat(job.fields()["createdAt"])
     heads = Heads()
 
-    heads.learn(asked, job, job.created_at)
-    assert heads.of(asked) == (job.priority, job.created_at)
+    heads.learn(asked, job, since)
+    assert heads.of(asked) == (job.fields()["priority"], since)
     assert heads.of(LeaseRow(worker.id, 1, 30, ("r",))) == (None, None)
 
     monkeypatch.setattr(lease, "_REMEMBERED_SECS", 0)
     heads = Heads()
-    heads.learn(asked, job, job.created_at)
+    heads.learn(asked, job, since)
     assert heads.of(asked) == (None, None)
 
 

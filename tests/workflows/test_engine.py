@@ -44,7 +44,7 @@ async def test_many_replicas_carry_runs_on_and_each_step_enqueues_once(make_repl
     async def work() -> None:
         while await sql.fetchval("SELECT count(*) FROM workflow_runs WHERE status <> 'Completed'"):
             jobs = [(replica, held) for replica in replicas for held in await replica.lease()]
-            await asyncio.gather(*(replica.complete(held, held.kind) for replica, held in jobs))
+            await asyncio.gather(*(replica.complete(held, held.fields()["kind"]) for replica, held in jobs))
             await let_time_pass(sql)
         done.set()
 

@@ -77,7 +77,9 @@ async def _apply(replica: Replica, sql: Any, command: Any) -> None:
         case (("complete" | "fail") as verb, number) if replica.held:
             held = replica.held[number % len(replica.held)]
             if await sql.fetchval("SELECT count(*) FROM leases WHERE lease_id = $1", UUID(held.lease_id)):
-                await (replica.complete(held, {"of": held.kind}) if verb == "complete" else replica.fail(held))
+                await (
+                    replica.complete(held, {"of": held.fields()["kind"]}) if verb == "complete" else replica.fail(held)
+                )
             else:
                 replica.held.remove(held)
         case (("cancel" | "retry") as verb, number):
@@ -105,7 +107,7 @@ async def _finish(replica: Replica, sql: Any) -> None:
     for _ in range(60):
         await replica.settle()
         for held in await replica.lease():
-            await replica.complete(held, {"of": held.kind})
+            await replica.complete(held, {"of": held.fields()["kind"]})
         await let_time_pass(sql)
         if not await sql.fetchval(
             "SELECT count(*) FROM workflow_runs WHERE status IN ('Running', 'Paused')"
@@ -155,8 +157,8 @@ async def _some(replica: Replica) -> dict[str, UUID]:
         runs[name] = (await replica.services.runs.start(ALICE, name, {"n": 2}, key="k")).id
     await replica.settle()
     for held in await replica.lease():
-        if held.kind in ("left", "right"):
-            await replica.complete(held, {"of": held.kind})
+        if held.fields()["kind"] in ("left", "right"):
+            await replica.complete(held, {"of": held.fields()["kind"]})
     await replica.settle()
     return runs
 
@@ -226,7 +228,7 @@ async def test_a_wait_that_is_lost_is_found_and_made_anew(replica: Replica, sql:
 async def test_runs_go_on_after_a_rebuild_also_where_their_jobs_had_ended(replica: Replica, sql: Any) -> None:
     await _some(replica)
     for held in list(replica.held):
-        await replica.complete(held, {"of": held.kind})
+        await replica.complete(held, {"of": held.fields()["kind"]})
     ended = await sql.fetchval("SELECT count(*) FROM run_waits WHERE ended_at IS NOT NULL")
     await rebuild.rebuild(replica.database)
     assert ended and await sql.fetchval("SELECT count(*) FROM run_waits WHERE ended_at IS NOT NULL") == ended

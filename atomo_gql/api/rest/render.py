@@ -1,5 +1,6 @@
 """Domain objects as the JSON of the wire."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,25 +59,9 @@ def job(j: Job) -> dict[str, Any]:
     }
 
 
-def leased_job(j: LeasedJob) -> dict[str, Any]:
-    """A job for the worker that has it."""
-    return {
-        "id": j.id,
-        "queue": j.queue,
-        "kind": j.kind,
-        "payload": orjson.Fragment(j.payload),
-        "attempts": j.attempt,
-        "deliveries": j.deliveries,
-        "maxAttempts": j.max_attempts,
-        "leaseId": j.lease_id,
-        "leaseExpiresAt": j.lease_expires_at,
-        "timeoutSecs": j.timeout_secs,
-        "deadline": j.deadline,
-        "priority": j.priority,
-        "createdAt": j.created_at,
-        "traceparent": j.trace,
-        "tenantId": j.tenant,
-    }
+def leased(jobs: Sequence[LeasedJob]) -> bytes:
+    """Jobs for the worker that has them, encoded."""
+    return f"[{','.join([job.told for job in jobs])}]".encode()
 
 
 def outcome(o: FailOutcome) -> dict[str, Any]:

@@ -36,11 +36,10 @@ async def lease(call: Call) -> Answer:
     leases = call.services.leases
     if body.reports is None:
         jobs, _ = await leases.lease(call.worker, request, call.hung_up)
-        return Answer(200, render.to_json({"jobs": [render.leased_job(job) for job in jobs]}))
+        return Answer(200, b'{"jobs":%b}' % render.leased(jobs))
     listed = _Listed(body.reports)
     jobs, outcomes = await leases.lease(call.worker, request, call.hung_up, listed.reports)
-    answer = {"jobs": [render.leased_job(job) for job in jobs], "outcomes": listed.render(outcomes)}
-    return Answer(200, render.to_json(answer))
+    return Answer(200, b'{"jobs":%b,"outcomes":%b}' % (render.leased(jobs), render.to_json(listed.render(outcomes))))
 
 
 async def reports(call: Call) -> Answer:
