@@ -10,7 +10,8 @@ from atomo_gql.cli.bench import fill
 from atomo_gql.cli.bench.drain import drained
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.load import post
-from atomo_gql.cli.bench.rig import Rig, Target, generate
+from atomo_gql.cli.bench.rig import Rig, generate
+from atomo_gql.cli.bench.target import Target
 from atomo_gql.store import lease, report, tokens
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import ReportRow

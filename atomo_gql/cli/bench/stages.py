@@ -13,7 +13,8 @@ from atomo_gql.cli.bench import fill
 from atomo_gql.cli.bench.drain import drained, mint
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.load import post
-from atomo_gql.cli.bench.rig import Place, Rig, Target, generate
+from atomo_gql.cli.bench.rig import Place, Rig, generate
+from atomo_gql.cli.bench.target import Target
 
 _JOBS = 10_000
 _QUEUE = "stages"

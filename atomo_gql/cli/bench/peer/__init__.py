@@ -1,0 +1,1 @@
+"""atomo_gql behind the driver of a benchmark of many queues."""
