@@ -4,13 +4,13 @@ import asyncio
 import enum
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from atomo_gql.worker.context import JobContext
 from atomo_gql.worker.encoding import plain_text
-from atomo_gql.worker.errors import LeaseLost, NonRetryableError, Refused, RetryAfter
-from atomo_gql.worker.failure import describe, one_line
+from atomo_gql.worker.errors import LeaseLost, Refused
+from atomo_gql.worker.failure import Failure
 from atomo_gql.worker.handlers import Handler
 from atomo_gql.worker.heartbeat import Heartbeat
 from atomo_gql.worker.job import Job
@@ -38,14 +38,6 @@ class _Phase(enum.Enum):
     REPORTING = enum.auto()  # → HANDING_BACK
     HANDING_BACK = enum.auto()
     OVER = enum.auto()  # from any of them
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    brief: str
-    error: str
-    retryable: bool
-    retry_after: float | None = None
 
 
 class Attempt:
@@ -171,7 +163,7 @@ class Attempt:
                 elif self._handler is None:
                     self._handler_ended()
                     said = f"this worker has no handler for the kind {plain_text(self.job.kind)!r}"
-                    await self._deliver(_Failure(said, said, retryable=False))
+                    await self._deliver(Failure(said, said, retryable=False))
                 else:
                     ended = await self._handle(self._handler)
                     if isinstance(ended, Report):
@@ -221,7 +213,7 @@ class Attempt:
             self._log(logging.INFO, "succeeded")
         elif isinstance(error, Refused) and error.status in _UNACCEPTABLE:
             message = plain_text(f"the server refused the handler's result: {error}")
-            self._go_on(self._deliver(_Failure(message, message, retryable=False)))
+            self._go_on(self._deliver(Failure(message, message, retryable=False)))
             return
         else:
             self._undelivered(error)
@@ -240,7 +232,7 @@ class Attempt:
 
         self.task = self._loop.create_task(go_on())
 
-    async def _handle(self, handler: Handler) -> Report | _Failure | None:
+    async def _handle(self, handler: Handler) -> Report | Failure | None:
         """Run the handler. None: the attempt was cut, and how the handler ended does not matter."""
         self._phase = _Phase.RUNNING
         failure: BaseException | None = None
@@ -259,21 +251,19 @@ class Attempt:
             while self.task.cancelling():
                 self.task.uncancel()
             said = f"timed out after {self.job.timeout_secs:g} s"
-            return _Failure(said, said, retryable=True)
+            return Failure(said, said)
         if self._cut is not None:
             return None
         if failure is not None:
             if isinstance(failure, asyncio.CancelledError) and self.task.cancelling():
                 raise failure
             logger.debug("%s raised", self.job.label, exc_info=failure)
-            after = failure.seconds if isinstance(failure, RetryAfter) else None
-            is_final = isinstance(failure, NonRetryableError)
-            return _Failure(one_line(failure), describe(failure), not is_final, after)
+            return Failure.of(failure)
         try:
             return Report("complete", self.job, {"result": result}, "result")
         except ValueError as error:
             message = plain_text(f"the handler's result cannot be reported: {error}")
-            return _Failure(message, message, retryable=False)
+            return Failure(message, message, retryable=False)
 
     def _handler_ended(self) -> None:
         self._phase = _Phase.REPORTING
@@ -281,7 +271,7 @@ class Attempt:
         self.is_running = False
         self._around.on_room(self)
 
-    async def _deliver(self, failure: _Failure) -> None:
+    async def _deliver(self, failure: Failure) -> None:
         try:
             await self._deliver_failure(failure)
         except (LeaseLost, Refused) as error:
@@ -296,14 +286,14 @@ class Attempt:
         if isinstance(error, Refused):
             self._around.on_refused(error)
 
-    async def _deliver_failure(self, failure: _Failure) -> None:
+    async def _deliver_failure(self, failure: Failure) -> None:
         try:
-            outcome = await self._around.outbox.send(self._failed(failure.error, failure))
+            outcome = await self._around.outbox.send(failure.report(self.job))
         except Refused as error:
             if error.status not in _UNACCEPTABLE:
                 raise
-            text = f"the server refused the error text: {error}"
-            outcome = await self._around.outbox.send(self._failed(text, failure))
+            failure = replace(failure, error=f"the server refused the error text: {error}")
+            outcome = await self._around.outbox.send(failure.report(self.job))
         if outcome.is_retried():
             self._around.tally.failed += 1
             wait = "" if outcome.delay_secs is None else f" in {outcome.delay_secs:g} s"
@@ -311,12 +301,6 @@ class Attempt:
         else:
             self._around.tally.dead += 1
             self._log(logging.ERROR, f"dead: {failure.brief}")
-
-    def _failed(self, error: str, failure: _Failure) -> Report:
-        fields: dict[str, object] = {"error": error, "retryable": failure.retryable}
-        if failure.retry_after is not None:
-            fields["retryAfterSecs"] = failure.retry_after
-        return Report("fail", self.job, fields)
 
     async def _hand_back(self) -> None:
         self._phase = _Phase.HANDING_BACK

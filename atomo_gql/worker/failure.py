@@ -1,15 +1,42 @@
-"""The error text that a failed attempt leaves with its job."""
+"""How an attempt failed, and the error text that it leaves with its job."""
 
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from atomo_gql.worker.encoding import plain_text
+from atomo_gql.worker.errors import NonRetryableError, RetryAfter
+from atomo_gql.worker.job import Job
+from atomo_gql.worker.report import Report
 
 LINE_CHARACTERS = 300
 MESSAGE_CHARACTERS = 2_000
 TRACEBACK_CHARACTERS = 4_000
 _SDK = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """brief: one line, for the log. error: what the job keeps. retry_after: seconds; None: the usual back-off."""
+
+    brief: str
+    error: str
+    retryable: bool = True
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """What a handler raised."""
+        after = error.seconds if isinstance(error, RetryAfter) else None
+        return cls(one_line(error), describe(error), not isinstance(error, NonRetryableError), after)
+
+    def report(self, job: Job) -> Report:
+        """As the server is told."""
+        fields: dict[str, object] = {"error": self.error, "retryable": self.retryable}
+        if self.retry_after is not None:
+            fields["retryAfterSecs"] = self.retry_after
+        return Report("fail", job, fields)
 
 
 def summary(error: BaseException) -> str:

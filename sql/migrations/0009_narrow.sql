@@ -126,7 +126,7 @@ BEGIN
         SELECT array_agg(f.place) INTO v_places FROM next_head(NULL, NULL, NULL, v_priority, -32769) AS h CROSS JOIN LATERAL (
             SELECT r.ctid AS place, r.queue, r.tenant FROM ready AS r
             WHERE r.priority::integer = h.priority AND r.eligible_at BETWEEN h.since AND v_now AND (r.deadline IS NULL OR r.deadline > v_now)
-            ORDER BY r.eligible_at, r.id LIMIT 2 * v_left + v_slack) AS f
+            ORDER BY r.eligible_at, r.id LIMIT v_left + v_left / 4 + v_slack) AS f
         WHERE f.queue = ANY (p_queues) AND (p_tenant IS NULL OR f.tenant = p_tenant)
             AND (v_paused IS NULL OR f.tenant || E'\x1f' || f.queue <> ALL (v_paused));
         IF cardinality(v_places) >= v_left THEN
