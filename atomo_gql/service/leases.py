@@ -19,7 +19,7 @@ from atomo_gql.service.reports import Outcome, ReportService
 from atomo_gql.service.tokens import TokenService
 from atomo_gql.service.waiting import WaitingRoom
 from atomo_gql.store import lease as store
-from atomo_gql.store.batching import LATE_SECS, Batcher
+from atomo_gql.store.batching import Batcher
 from atomo_gql.store.lease import LeaseRow
 
 log = logging.getLogger("atomo_gql.leases")
@@ -41,7 +41,6 @@ class LeaseService:
             size=100,
             weigh=lambda row: row.count,
             most_weight=_MOST_LEASED,
-            late=LATE_SECS,
         )
         self._closing: Batcher[LeaseRow, bool] = Batcher(lambda rows: store.close(self._database, rows))
         self._background: set[asyncio.Task[None]] = set()

@@ -19,7 +19,7 @@ from atomo_gql.service.context import Resources
 from atomo_gql.service.encoding import encode
 from atomo_gql.service.tokens import TokenService
 from atomo_gql.store import report as store
-from atomo_gql.store.batching import LATE_SECS, Batcher
+from atomo_gql.store.batching import Batcher
 from atomo_gql.store.report import Accepted, Answers, ReportRow
 
 Outcome = FailOutcome | AtomoError | None  # of one report; None: it took effect, and there is nothing to say
@@ -55,9 +55,7 @@ class ReportService:
             ReportType.RELEASE: partial(store.release, spare=resources.limits.spare_deliveries),
         }
         self._batchers: dict[ReportType, Batcher[ReportRow, Accepted | None]] = {
-            type_: Batcher(
-                partial(statement, resources.database), weigh=lambda r: len(r.body) if r.body else 0, late=LATE_SECS
-            )
+            type_: Batcher(partial(statement, resources.database), weigh=lambda r: len(r.body) if r.body else 0)
             for type_, statement in statements.items()
         }
         self._ends: Batcher[ReportRow, str | None] = Batcher(partial(store.ends, resources.database))

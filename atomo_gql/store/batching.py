@@ -1,8 +1,8 @@
 """Natural batching: concurrent single calls share one statement.
 
 A call goes out at once when the database is idle; while calls are in flight the next ones gather, and go together as
-soon as one is back. Where much comes together, larger flights are worth more than several: then another one leaves only
-with a full load, or when the one before it is late. Nothing waits for company that may not come.
+soon as one is back. A larger flight is cheaper for each in it, so another one leaves beside it only when it would be as
+large, or when the one before it is late. Nothing waits for company that may not come.
 """
 
 import asyncio
@@ -12,8 +12,6 @@ from typing import Generic, TypeVar
 
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store.database import is_data_error
-
-LATE_SECS = 0.02  # several times what a flight of some hundreds takes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,12 +29,12 @@ class Batcher(Generic[Item, Result]):
         size: int = 500,
         weigh: Callable[[Item], int] = lambda item: 0,
         most_weight: int = 8_000_000,
-        late: float = 0.0,
+        late: float = 0.02,
         backlog: int = 20_000,
     ) -> None:
         """`run` answers a result per item, in order. At most `flights` runs at once, each of `size` items and
-        `most_weight` (bytes, by `weigh`), which are a full load; more than `backlog` items waiting are refused. `late`:
-        seconds that one is under way alone while less than that waits."""
+        `most_weight` (bytes, by `weigh`); more than `backlog` items waiting are refused. `late`: seconds that one is
+        under way alone while fewer wait than are in it; several times what a flight of some hundreds takes."""
         self._run = run
         self._most_flights = flights
         self._late = late
@@ -49,6 +47,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[_Group[Item, Result]] = deque()
         self._count = 0  # items waiting
         self._weight = 0
+        self._in_air = 0
         self._flights: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
@@ -96,9 +95,10 @@ class Batcher(Generic[Item, Result]):
                 weight += batch[-1][1]
             self._count -= count
             self._weight -= weight
+            self._in_air += count
             loop = asyncio.get_running_loop()
             self._left_at = loop.time()
-            task = loop.create_task(self._settle(batch))
+            task = loop.create_task(self._fly(batch, count))
             self._flights.add(task)
             task.add_done_callback(self._landed)
 
@@ -107,7 +107,7 @@ class Batcher(Generic[Item, Result]):
             return True
         if len(self._flights) == self._most_flights:
             return False
-        if self._count >= self._size or self._weight >= self._most_weight:
+        if self._count >= min(self._in_air, self._size) or self._weight >= self._most_weight:
             return True
         loop = asyncio.get_running_loop()
         if (late_at := self._left_at + self._late) <= loop.time():
@@ -119,6 +119,12 @@ class Batcher(Generic[Item, Result]):
     def _look_again(self) -> None:
         self._timer = None
         self._launch()
+
+    async def _fly(self, batch: "list[_Group[Item, Result]]", count: int) -> None:
+        try:
+            await self._settle(batch)
+        finally:
+            self._in_air -= count
 
     def _landed(self, flight: "asyncio.Task[None]") -> None:
         self._flights.discard(flight)

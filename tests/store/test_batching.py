@@ -55,38 +55,67 @@ async def test_two_flights_are_under_way_at_most_and_the_rest_gathers() -> None:
     assert await asyncio.gather(*calls) == [-1, -2, -3, -4]
 
 
-async def test_one_that_may_be_alone_is_joined_by_a_full_load() -> None:
-    air = Air(size=3, late=60)
-    calls = []
-    for n in (1, 2, 3, 4):
+async def test_another_leaves_beside_it_when_it_would_be_as_large() -> None:
+    air = Air(late=60)
+    calls = [asyncio.create_task(air.batcher.submit(n)) for n in (1, 2, 3)]
+    await _turns()
+    for n in (4, 5, 6, 7):
+        assert air.flights == [[1, 2, 3]]
         calls.append(asyncio.create_task(air.batcher.submit(n)))
         await _turns()
-        assert len(air.flights) == (2 if n == 4 else 1)
-    assert air.flights == [[1], [2, 3, 4]]
-    last = asyncio.create_task(air.batcher.submit(5))
-    await _turns()
-    assert len(air.flights) == 2
+        if n == 6:
+            assert air.flights.pop() == [4, 5, 6]
     air.land(0)
     await _turns()
-    assert len(air.flights) == 2  # the other one is under way, and not late
+    assert air.flights == [[1, 2, 3]]  # of three that are under way, one does not make two
     air.land(1)
     await _turns()
-    assert air.flights[2:] == [[5]]
+    assert air.flights[1:] == [[7]]
     air.land(2)
-    assert await asyncio.gather(*calls, last) == [-1, -2, -3, -4, -5]
+    assert await asyncio.gather(*calls) == [-n for n in range(1, 8)]
+
+
+async def test_a_full_load_leaves_beside_a_larger_one() -> None:
+    air = Air(size=3, late=60)
+    many = asyncio.create_task(air.batcher.submit_many([1, 2, 3, 4, 5]))
+    await _turns()
+    calls = [asyncio.create_task(air.batcher.submit(n)) for n in (6, 7)]
+    await _turns()
+    assert air.flights == [[1, 2, 3, 4, 5]]
+    calls.append(asyncio.create_task(air.batcher.submit(8)))
+    await _turns()
+    assert air.flights[1:] == [[6, 7, 8]]
+    air.land(0)
+    air.land(1)
+    assert await many == [-1, -2, -3, -4, -5]
+    assert await asyncio.gather(*calls) == [-6, -7, -8]
 
 
 async def test_one_that_is_late_is_joined_by_whoever_waits() -> None:
     air = Air(late=0.05)
-    first = asyncio.create_task(air.batcher.submit(1))
+    first = asyncio.create_task(air.batcher.submit_many([1, 2]))
     await _turns()
-    second = asyncio.create_task(air.batcher.submit(2))
+    second = asyncio.create_task(air.batcher.submit(3))
     await _turns()
-    assert air.flights == [[1]]
+    assert air.flights == [[1, 2]]
     async with asyncio.timeout(20):
         while len(air.flights) < 2:
             await asyncio.sleep(0.01)
     air.land(1)
-    assert await second == -2
+    assert await second == -3
     air.land(0)
-    assert await first == -1
+    assert await first == [-1, -2]
+
+
+async def test_what_failed_or_was_given_up_makes_room_again() -> None:
+    async def fail(_: Sequence[int]) -> Sequence[int]:
+        raise RuntimeError("lost")
+
+    batcher: Batcher[int, int] = Batcher(fail, late=60)
+    for _ in range(5):
+        calls = [asyncio.create_task(batcher.submit(n)) for n in (1, 2)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(done[0], asyncio.CancelledError)
+        assert isinstance(done[1], RuntimeError)
