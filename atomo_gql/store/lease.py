@@ -110,13 +110,13 @@ async def _lease(database: Database, rows: Sequence[LeaseRow], heads: Heads) -> 
 
 async def _made_whole(database: Database, answers: list[list[LeasedJob]]) -> list[list[LeasedJob]]:
     """With what the statement could not see of jobs that were committed after it began."""
-    ids = [job.id for jobs in answers for job in jobs if job.fields()["createdAt"] is None]
-    found = {row["id"]: row for row in await database.dispatch("lease_beginnings", ids)}
+    partial = {job.id for jobs in answers for job in jobs if job.fields()["createdAt"] is None}
+    found = {row["id"]: row for row in await database.dispatch("lease_beginnings", list(partial))}
 
     def whole(job: LeasedJob) -> LeasedJob:
-        row = found.get(job.id)
-        if row is None:
+        if job.id not in partial:
             return job
+        row = found[job.id]
         payload = orjson.Fragment(row["payload"])
         begun = {"payload": payload, "createdAt": row["created_at"], "traceparent": row["trace"]}
         return job._replace(told=orjson.dumps({**job.fields(), **begun}, option=orjson.OPT_UTC_Z).decode())

@@ -3,8 +3,8 @@
 Each function takes reports that name a lease and the worker token they came with, and answers one outcome per report,
 in order; None is: the lease is not the current one, or the token does not reach it.
 
-What a statement does not find is looked for again: a lease that another report has just moved is a row that the
-statement, begun before, cannot see.
+What a statement does not find is looked for again: a lease that another report has just moved is a new row, which the
+statement, begun before, passes over.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import logging
+import threading
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,9 @@ from atomo_gql.worker.tracing import in_trace
 
 logger = logging.getLogger("atomo_gql.worker")
 _UNACCEPTABLE = frozenset({400, 413, 422})  # the body is at fault: another body may be taken
+
+
+_making = threading.Lock()  # of leases; seldom asked for, so that one does for all
 
 
 class Cut(enum.Enum):
@@ -44,13 +48,15 @@ class Attempt:
     """Runs as one task from its creation on; `began`: that moment, by the event loop's time.
 
     Many more jobs end soon, with a result, than need anything else. So a result is reported without the task: that the
-    server has it, or will not have it, is told by a callback. And a lease is made for the first who asks for it."""
+    server has it, or will not have it, is told by a callback. And a lease and its heartbeat are made when they are
+    wanted."""
 
     __slots__ = (
         "_around",
         "_cut",
         "_handler",
         "_heartbeat",
+        "_is_cancelled",
         "_lease",
         "_loop",
         "_phase",
@@ -74,37 +80,47 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._phase = _Phase.LEASED
         self._cut: Cut | None = None
+        self._is_cancelled = False  # cut before its handler had ended
         self._posted: Report | None = None  # a result on its way
         self._timeout = None if job.timeout_secs is None else self._loop.call_later(job.timeout_secs, self._time_out)
         self.task = self._loop.create_task(self._run())
 
     @property
     def lease(self) -> Lease:
-        """The right to it."""
-        return self.beat() if self._lease is None else self._lease
+        """What extends the right to this attempt; made for the first who asks, on whichever thread."""
+        if self._lease is None:
+            with _making:
+                if self._lease is None:
+                    self._lease = self._make_lease()
+        return self._lease
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing keeps its lease alive yet."""
-        return self._lease is None
-
-    def beat(self) -> Lease:
-        """Keep its lease alive from now on."""
+    def _make_lease(self) -> Lease:
         around = self._around
-        self._lease = lease = Lease(
+        lease = Lease(
             self.job,
             around.visibility,
             around.outbox,
             around.processes,
+            self._loop,
             self.began,
             on_lost=self._lost,
             on_refused=around.on_refused,
+            on_visibility=self.beat,
         )
-        if self._cut is not None:
+        if self._is_cancelled:
             lease.cancelled.set()
-        elif self._phase is not _Phase.OVER:  # somebody may ask after the end
-            self._heartbeat = Heartbeat(lease)
         return lease
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has no heartbeat yet."""
+        return self._heartbeat is None
+
+    def beat(self) -> None:
+        """Have a heartbeat from now on, if there is still something to keep alive."""
+        is_ending = self._is_cancelled or self._phase in (_Phase.HANDING_BACK, _Phase.OVER)
+        if self._heartbeat is None and not is_ending:
+            self._heartbeat = Heartbeat(self.lease)
 
     def cut(self, cause: Cut) -> None:
         """End the attempt: set ctx.cancelled and cancel an async handler. A report on its way goes on."""
@@ -112,6 +128,8 @@ class Attempt:
             return
         self._cut = cause
         if self._phase in (_Phase.LEASED, _Phase.RUNNING):
+            with _making:
+                self._is_cancelled = True
             if self._lease is not None:
                 self._lease.cancelled.set()
             if asyncio.current_task() is self.task:
@@ -236,8 +254,6 @@ class Attempt:
         """Run the handler. None: the attempt was cut, and how the handler ended does not matter."""
         self._phase = _Phase.RUNNING
         failure: BaseException | None = None
-        if not handler.is_async:
-            self.beat()  # here, as a thread can set no timer
         try:
             with in_trace(self.job):
                 result = await handler.call(JobContext(self), self._around.threads)

@@ -35,15 +35,18 @@ class Ask:
 
 class _Leased(msgspec.Struct):
     jobs: list[Job]
-    outcomes: list[Outcome] = []
+
+
+class _LeasedAndReported(msgspec.Struct):
+    jobs: list[Job]
+    outcomes: list[Outcome]
 
 
 class _Reported(msgspec.Struct):
     outcomes: list[Outcome]
 
 
-_Answer = TypeVar("_Answer", _Leased, _Reported)
-_LEASED, _REPORTED = msgspec.json.Decoder(_Leased), msgspec.json.Decoder(_Reported)
+_Answer = TypeVar("_Answer")
 
 
 class Client:
@@ -91,14 +94,16 @@ class Client:
         if ask.reports:
             body["reports"] = orjson.Fragment(encode_list(ask.reports))
         answer = await self._post(self._lease_url, encode(body), self._lease_timeout)
-        leased = _decoded(_LEASED, answer, len(ask.reports))
-        return leased.jobs, leased.outcomes
+        if not ask.reports:
+            return _decoded(answer, _Leased).jobs, []
+        both = _decoded(answer, _LeasedAndReported)
+        return both.jobs, _counted(both.outcomes, ask.reports)
 
     async def report(self, reports: list[Report]) -> list[Outcome]:
         """The outcome of each."""
         body = b'{"reports":' + encode_list(reports) + b"}"
         answer = await self._post(self._reports_url, body, self._report_timeout)
-        return _decoded(_REPORTED, answer, len(reports)).outcomes
+        return _counted(_decoded(answer, _Reported).outcomes, reports)
 
     async def _post(self, url: str, body: bytes, timeout: aiohttp.ClientTimeout) -> bytes:
         try:
@@ -116,18 +121,22 @@ class Client:
         raise _unsuccessful(response, answer)
 
 
-def _decoded(decoder: "msgspec.json.Decoder[_Answer]", body: bytes, reports: int) -> _Answer:
-    """An answer with an outcome for each report.
+def _decoded(body: bytes, shape: type[_Answer]) -> _Answer:
+    """An answer of that shape. Payloads are as orjson decodes them, so that what they hold can be sent back.
 
     Raises Unavailable where it is not the protocol's: something else has answered.
     """
     try:
-        answer = decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return msgspec.convert(orjson.loads(body), shape)
+    except (ValueError, msgspec.MsgspecError) as error:
         raise Unavailable(f"the answer is not the protocol's ({error}): {body[:200]!r}") from error
-    if len(answer.outcomes) != reports:
-        raise Unavailable(f"the answer has {len(answer.outcomes)} outcomes for {reports} reports: {body[:200]!r}")
-    return answer
+
+
+def _counted(outcomes: list[Outcome], reports: list[Report]) -> list[Outcome]:
+    """One for each report, or Unavailable is raised."""
+    if len(outcomes) != len(reports):
+        raise Unavailable(f"the answer is not the protocol's: {len(outcomes)} outcomes for {len(reports)} reports")
+    return outcomes
 
 
 def _unsuccessful(response: aiohttp.ClientResponse, body: bytes) -> Refused | Unavailable:

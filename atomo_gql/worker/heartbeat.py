@@ -52,15 +52,21 @@ class Heartbeats:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(now + self._third, self._look)
 
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _look(self) -> None:
+        self._timer = None
         loop = asyncio.get_running_loop()
         quiet = [job for job in self._in_hand if job.is_quiet]
         due = loop.time() + TOGETHER_SECONDS - self._third
         for job in quiet:
             if job.began <= due:
                 job.beat()
-        later = min((job.began for job in quiet if job.began > due), default=None)
-        self._timer = None if later is None else loop.call_at(later + self._third, self._look)
+        if later := [job.began for job in quiet if job.began > due]:
+            self._timer = loop.call_at(min(later) + self._third, self._look)
 
 
 class Heartbeat:

@@ -10,9 +10,9 @@ class Job(msgspec.Struct, frozen=True, rename="camel"):
 
     id: UUIDv7 in canonical form. payload: any JSON value, decoded. attempts: attempts so far, this one included
     (1 on the first). max_attempts: after how many the job is dead. lease_id: names this attempt; a report with any
-    other is refused. deliveries: leases so far, those handed back too. timeout_secs: what this attempt may take, or
-    None. deadline: from when it is not worth doing any more (RFC 3339), or None. traceparent: the W3C trace context of
-    whoever enqueued it, or None.
+    other is refused. deliveries: leases so far, those handed back too, or None where the server does not say.
+    timeout_secs: what this attempt may take, or None. deadline: from when it is not worth doing any more (RFC 3339), or
+    None. traceparent: the W3C trace context of whoever enqueued it, or None.
 
     An answer of the server is decoded into these, and fields that this version does not know are left aside.
     """
@@ -24,8 +24,8 @@ class Job(msgspec.Struct, frozen=True, rename="camel"):
     attempts: int
     max_attempts: int
     lease_id: str
-    deliveries: int = 1
-    timeout_secs: float | None = None
+    deliveries: int | None = None
+    timeout_secs: int | float | None = None
     traceparent: str | None = None
     tenant_id: str | None = None
     deadline: str | None = None

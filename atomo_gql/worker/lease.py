@@ -13,10 +13,6 @@ from atomo_gql.worker.processes import Processes
 from atomo_gql.worker.report import Report
 
 
-def _nothing() -> None:
-    pass
-
-
 class Lease:
     """One job's lease.
 
@@ -44,21 +40,23 @@ class Lease:
         visibility: int,
         outbox: Outbox,
         processes: Processes,
+        loop: asyncio.AbstractEventLoop,
         extended_at: float,
         *,
         on_lost: Callable[[LeaseLost], None],
         on_refused: Callable[[Refused], None],
+        on_visibility: Callable[[], None],
     ) -> None:
         self.job = job
         self.visibility = visibility
         self.cancelled = Cancelled()
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop
         self.extended_at = extended_at
         self._outbox = outbox
         self.processes = processes
         self._on_lost = on_lost
         self._on_refused = on_refused
-        self.on_visibility: Callable[[], None] = _nothing
+        self.on_visibility = on_visibility
 
     async def heartbeat(self, visibility: int | None = None) -> None:
         """Extend the lease; `visibility` seconds, where given, are kept for the heartbeats that follow.

@@ -76,9 +76,9 @@ class Outbox:
                 report.settle(outcome)
             elif status == 409:
                 lost = "; an earlier answer was lost, so it may have arrived" if report.tries > 1 else ""
-                report.fail(LeaseLost(f"409 {outcome.detail}{lost}"))
+                report.fail(LeaseLost(f"409 {outcome.detail or ''}{lost}"))
             else:
-                report.fail(Refused(f"{status} {outcome.detail}", status, outcome.code))
+                report.fail(Refused(f"{status} {outcome.detail or ''}", status, outcome.code or ""))
 
     def put_back(self, batch: list[Report], error: CallError, *, were_riding: bool = False) -> None:
         """The request was not answered with success: what ends a lease is sent again, unless that is hopeless."""

@@ -22,8 +22,8 @@ class Outcome(msgspec.Struct, frozen=True, rename="camel"):
     """What the server says of a report: the status of its own call, and of that call's body what matters here."""
 
     status: int
-    detail: str = ""
-    code: str = ""
+    detail: str | None = None
+    code: str | None = None
     ended: str | None = None  # of a 409: how the lease had ended
     outcome: str | None = None  # of a failure: retry or dead
     delay_secs: float | None = None  # until the retry

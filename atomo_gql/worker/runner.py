@@ -80,6 +80,7 @@ class Runner:
                 leasing.cancel()
                 await self._hand_back()
                 self._outbox.close()
+                self._heartbeats.close()
                 self._threads.close()
                 self._processes.close()
         if self._rejection is not None:

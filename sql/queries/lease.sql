@@ -1,15 +1,17 @@
 -- name: job_lease(worker_ids uuid[], counts integer[], visibilities integer[], request_ids text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[], head_priorities integer[], head_sinces timestamptz[], slow_secs float8) :many
 -- One row per leased job: the request's number, the fields of domain.jobs.LeasedJob in their order, whether they are
--- whole, and, where it took more than slow_secs to find them, since when it was eligible. What the worker is told of a
--- job is written here, as JSON, and goes out as it is: to take a row apart and put it together again cost the server more
--- than all the rest of a lease. Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n
--- ('*': any), its kinds the kind_names whose kind_rows is n (none: any); its scope's first job stood at its head a moment
--- ago (null: not known), for take_ready. Requests are served in order,
--- and a request whose token is dead gets nothing. A request that was answered before gets what is left of that answer,
--- and nothing else; two that race are told apart by the key of lease_requests, and the statement fails for the second.
--- A job that was committed only after the statement began is not whole: payload, createdAt and traceparent are null.
--- The jobs of a request come in order without being sorted for it: they were sorted to be told from each other, and no
--- plan that the pool allows puts them in another.
+-- whole, and, where it took more than slow_secs to find them, since when it was eligible.
+--
+-- Request n asks for counts[n] jobs with worker_ids[n]; its queues are the scope_queues whose scope_rows is n ('*': any),
+-- its kinds the kind_names whose kind_rows is n (none: any); its scope's first job stood at its head a moment ago (null: not
+-- known), for take_ready. Requests are served in order, and one whose token is dead gets nothing. A request that was
+-- answered before gets what is left of that answer, and nothing else; two that race are told apart by the key of
+-- lease_requests, and the statement fails for the second.
+--
+-- What the worker is told of a job is written here, as JSON, and goes out as it is: to take a row apart and put it together
+-- again cost the server more than all the rest of a lease. A job that was committed only after the statement began is not
+-- whole: payload, createdAt and traceparent are null. The jobs of a request come in order without being sorted for it at
+-- the end: they were sorted to be told from each other, and no plan that the pool allows puts them in another.
 WITH asked AS MATERIALIZED (
     SELECT
         r.ord::integer AS request, r.worker_id, r.count, r.visibility, r.request_id, nullif(t.tenant, '') AS tenant,
@@ -68,7 +70,7 @@ given AS (
         priority, eligible_at, expires_at, timeout_secs, deadline, tenant
     FROM taken
     UNION ALL
-    SELECT a.request, l.id, l.lease_id, l.attempt, l.max_attempts, l.deliveries, l.queue, l.kind, l.priority,
+    (SELECT a.request, l.id, l.lease_id, l.attempt, l.max_attempts, l.deliveries, l.queue, l.kind, l.priority,
         l.eligible_at, l.expires_at, l.timeout_secs, l.deadline, l.tenant
     FROM asked AS a
     CROSS JOIN LATERAL (  -- with limits, so that no plan begins at the leases
@@ -77,6 +79,7 @@ given AS (
     CROSS JOIN LATERAL (
         SELECT * FROM leases AS l WHERE l.id = g.id AND l.worker_id = q.worker_id AND l.leased_at = q.leased_at LIMIT 1) AS l
     WHERE a.is_repeated
+    ORDER BY a.request, l.priority DESC, l.eligible_at, l.id)
 )
 SELECT g.request, g.id::text AS id, nullif(g.tenant, '') AS tenant, g.queue, row_to_json(t)::text AS told,
     e.stream_id IS NOT NULL AS is_whole,

@@ -5,13 +5,18 @@
 -- wait for it, and says whether there were any.
 
 -- name: job_heartbeat(ids text, lease_ids text, worker_ids uuid[], visibilities integer[]) :many
-WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[]))
-UPDATE leases AS l
-SET expires_at = least(statement_timestamp() + make_interval(secs => ($4::integer[])[h.ord]),
-                       lease_limit(l.leased_at, l.timeout_secs, l.deadline))
-FROM held AS h
-WHERE l.ctid = h.place AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
-RETURNING h.ord;
+-- Of several for one lease the last counts, and all are accepted.
+WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[])),
+newest AS MATERIALIZED (SELECT DISTINCT ON (id) id, place, ord FROM held ORDER BY id, ord DESC),
+moved AS (
+    UPDATE leases AS l
+    SET expires_at = least(statement_timestamp() + make_interval(secs => ($4::integer[])[n.ord]),
+                           lease_limit(l.leased_at, l.timeout_secs, l.deadline))
+    FROM newest AS n
+    WHERE l.ctid = n.place AND coalesce(lease_limit(l.leased_at, l.timeout_secs, l.deadline) > statement_timestamp(), true)
+    RETURNING l.id
+)
+SELECT h.ord FROM held AS h JOIN moved AS m ON m.id = h.id;
 
 -- name: job_progress(ids text, lease_ids text, worker_ids uuid[], visibilities integer[], progress jsonb[]) :many
 -- A visibility that is null is the lease's own.

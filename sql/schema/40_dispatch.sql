@@ -67,7 +67,7 @@ DECLARE
     v_now timestamptz := statement_timestamp();
     v_paused text[];
     v_lanes kind_lane[];
-    v_slack CONSTANT integer := 64;  -- candidates beyond twice the count: others may be taking the first ones
+    v_slack CONSTANT integer := 64;  -- candidates beyond the count, and a part of it: others may be taking the first ones
     v_few CONSTANT integer := 64;    -- queues, to be looked for among the first of all
     v_priority integer := 32768;
     v_since timestamptz;
@@ -294,8 +294,8 @@ END $$;
 
 -- The leases that the callers really hold: the lease's id is the current one, and the worker's token lives and covers the
 -- job. `place` is where the statement that asks finds its row; whoever changes it meanwhile changes it for the same lease,
--- or ends it. They come in one order for all, so that two batches never wait for each other in a ring. The ids are parted
--- by commas; p_worker_ids has one for each, or one for all.
+-- or ends it. They come in one order for all, and the statements go through them in that order, so that two batches never
+-- wait for each other in a ring. The ids are parted by commas; p_worker_ids has one for each, or one for all.
 CREATE FUNCTION held_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
 RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -355,7 +355,7 @@ BEGIN
     RETURN CASE WHEN v_oldest <= statement_timestamp() THEN v_oldest END;
 END $$;
 
--- A moment as JSON has it everywhere here, which is not how PostgreSQL writes one in JSON. The session's time zone is UTC.
+-- A moment with the Z that all answers have, and PostgreSQL's own JSON has not. The session's time zone is UTC.
 CREATE FUNCTION rfc3339(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT to_char($1, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;

@@ -13,14 +13,15 @@ def _leases(jobs: list[Any]) -> list[tuple[str, str]]:
 async def test_the_same_request_gets_the_same_leases_on_any_replica(make_server: MakeServer) -> None:
     here, there = await make_server(), await make_server()
     worker = await here.mint("q")
-    for _ in range(5):
-        await here.enqueue()
+    for priority in (0, 3, 1, 2, 3):
+        await here.enqueue(priority=priority)
 
     first = await worker.lease("q", capacity=3, requestId="r1")
     worker.server = there
     again = await worker.lease("q", capacity=3, requestId="r1")
 
     assert again == first
+    assert [job["priority"] for job in again] == [3, 3, 2]
     assert len(await worker.lease("q", capacity=9, requestId="r2")) == 2
     assert [job["attempts"] for job in again] == [1, 1, 1]
 

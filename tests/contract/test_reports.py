@@ -48,6 +48,16 @@ async def test_each_report_has_its_own_outcome(server: Server) -> None:
     assert found[5]["progress"] == {"percent": 0.5, "message": "half", "data": None}
 
 
+async def test_several_heartbeats_of_one_lease_in_a_list_are_all_accepted(server: Server, sql: Any) -> None:
+    worker = await server.mint("q")
+    await server.enqueue()
+    [job] = await worker.lease("q")
+
+    beats = [report("heartbeat", job, visibilitySecs=60 * n) for n in range(1, 7)]
+    assert [o["status"] for o in await _reports(worker, *beats)] == [204] * 6
+    assert await sql.fetchval("SELECT expires_at > now() + interval '5 minutes' FROM leases")
+
+
 async def test_a_report_that_is_malformed_spoils_no_other(make_server: MakeServer) -> None:
     server = await make_server(max_body=2_000)
     worker = await server.mint("q")

@@ -8,5 +8,5 @@
     plots.py      a scenario's plot: bars.py or curve.py, of the shapes in svg.py
 
 The scenarios: paths.py, pickup.py, adversity.py, queries.py, workers.py, stages.py, watching.py, memory.py. Beside them
-stands peer.py, our side of a benchmark of many queues.
+stands peer/, our side of a benchmark of many queues.
 """

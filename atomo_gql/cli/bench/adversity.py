@@ -17,7 +17,7 @@ from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.rig import Place, Rig
 from atomo_gql.store.database import Database
 
-JOBS = 10_000  # of one drain
+JOBS = 30_000  # of one drain: a second or two
 _QUEUE = "load"
 _Around = Callable[[Place], contextlib.AbstractAsyncContextManager[None]]
 _Pile = Callable[[Database], Awaitable[object]]
@@ -130,7 +130,7 @@ class _Adversity:
                 "(d) the same, after 50,000 jobs", nothing, around=_held_snapshot, before=50_000, wanted=0.8
             ),
             await self.measure("(e) 20 queues of 10,000", lambda s: pile(s, twenty, 200_000), filled=twenty),
-            await self.measure("(f) 2,000 queues, [*]", lambda s: pile(s, many, 10_000), filled=many, asked=["*"]),
+            await self.measure("(f) 2,000 queues, [*]", lambda s: pile(s, many, JOBS), filled=many, asked=["*"]),
             await self.measure("(g) 200 idle long polls", nothing, around=_idle_workers),
         ]
 
