@@ -19,7 +19,7 @@ logger = logging.getLogger("atomo_gql.worker")
 MOST_PER_LEASE = 100
 LONGEST_IDLE_PAUSE_SECONDS = 1.0
 LEAST_TO_ASK_AHEAD = 20  # jobs of concurrency: a worker of few jobs gains nothing by a second request
-MOST_AHEAD = 7  # requests beside the first; as many as there is room for full answers
+MOST_AHEAD = 15  # requests beside the first; as many as there is room for full answers
 HANG_UP_SECONDS = 0.25  # a round trip and the lease statement
 _TRANSIENT = frozenset({404, 405})  # another server may stand there for a while, as in a deployment
 

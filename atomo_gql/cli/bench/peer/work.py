@@ -15,7 +15,7 @@ from atomo_gql.cli.bench.target import Target
 from atomo_gql.worker import JobContext, Worker
 from atomo_gql.worker.collector import calm_collector
 
-_CONCURRENCY = {"c1": 1, "c10": 10, "lat": 10, "best": 800}
+_CONCURRENCY = {"c1": 1, "c10": 10, "lat": 10, "best": 1_600}
 _now = time.monotonic
 
 
