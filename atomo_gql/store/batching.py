@@ -2,7 +2,7 @@
 
 A call goes out at once when the database is idle; while calls are in flight the next ones gather, and go together as
 soon as one is back. A larger flight is cheaper for each in it, so another one leaves beside it only when it would be as
-large, or when the one before it is late. Nothing waits for company that may not come.
+large, or when the one before it is late: what waits beside a flight waits for its return, and a bounded time at most.
 """
 
 import asyncio

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.conftest import Server, admin, bearer, token
 
@@ -58,3 +59,18 @@ async def subscribed(
         assert (await socket.receive_json(timeout=20))["type"] == "connection_ack"
         await socket.send_json({"id": "1", "type": "subscribe", "payload": {"query": query, "variables": variables}})
         yield Subscription(socket)
+
+
+def statements_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the statements that the server runs from now on; it grows."""
+    asked: list[str] = []
+    database = server.application.database
+    for name in ("dispatch", "fetch"):
+        real = getattr(database, name)
+
+        async def counted(statement: str, *arguments: object, _real: Any = real) -> Any:
+            asked.append(statement)
+            return await _real(statement, *arguments)
+
+        monkeypatch.setattr(database, name, counted)
+    return asked

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.conftest import Server, admin, bearer
-from tests.graphql.helpers import as_admin, ask, refused
+from tests.graphql.helpers import as_admin, ask, refused, statements_asked
 
 PAGE = """query ($first: Int, $after: String, $last: Int, $before: String, $order: JobOrder! = NEWEST_FIRST,
                $filter: JobFilter) {
@@ -120,16 +120,7 @@ async def test_queues_and_tokens_have_pages_too(server: Server) -> None:
 async def test_a_page_s_events_are_loaded_at_once(server: Server, monkeypatch: Any) -> None:
     for _ in range(5):
         await server.enqueue("q")
-    asked: list[str] = []
-    database = server.application.database
-    for name in ("dispatch", "fetch"):
-        real = getattr(database, name)
-
-        async def counted(statement: str, *arguments: object, _real: Any = real) -> Any:
-            asked.append(statement)
-            return await _real(statement, *arguments)
-
-        monkeypatch.setattr(database, name, counted)
+    asked = statements_asked(server, monkeypatch)
     query = (
         "{ jobs { nodes { payload events { type } attemptHistory { number } waitingFor { reason } worker { id } } } }"
     )

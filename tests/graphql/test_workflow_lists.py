@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.conftest import Server, admin, bearer
 from tests.graphql.flows import FILM, ended, register, run, waiting, work
-from tests.graphql.helpers import as_admin, ask, refused
+from tests.graphql.helpers import as_admin, ask, refused, statements_asked
 
 PAGE = """query ($first: Int, $after: String, $last: Int, $before: String, $filter: WorkflowRunFilter,
                  $order: WorkflowRunOrder! = NEWEST_FIRST) {
@@ -132,16 +132,7 @@ async def test_what_belongs_to_the_runs_of_a_page_is_loaded_at_once(server: Serv
     await register(server, FILM)
     for _ in range(4):
         await run(server, "film", {"film": {"name": "M"}})
-    asked: list[str] = []
-    database = server.application.database
-    for name in ("dispatch", "fetch"):
-        real = getattr(database, name)
-
-        async def counted(statement: str, *arguments: object, _real: Any = real) -> Any:
-            asked.append(statement)
-            return await _real(statement, *arguments)
-
-        monkeypatch.setattr(database, name, counted)
+    asked = statements_asked(server, monkeypatch)
     query = "{ workflowRuns { nodes { context definition events { type } steps { result job { id } }"
     query += " jobs { run { id } } } } }"
     nodes = (await ask(server, query))["workflowRuns"]["nodes"]
