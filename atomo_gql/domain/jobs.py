@@ -10,6 +10,7 @@ from uuid import UUID
 LATELY = timedelta(minutes=2)  # a worker that is there asks at least once a minute
 
 Json = Any  # a JSON value: None, bool, int of 64 bits, float, str, list or dict of these
+Lane = tuple[str, str]  # (tenant, queue); tenant '' is none
 Body = Literal["payload", "result", "progress"]  # what of a job may be large
 
 

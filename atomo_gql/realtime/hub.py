@@ -16,14 +16,13 @@ from uuid import UUID
 
 import orjson
 
-from atomo_gql.domain.jobs import JobStatus
+from atomo_gql.domain.jobs import JobStatus, Lane
 from atomo_gql.domain.updates import JobUpdate
 from atomo_gql.realtime.interest import ANNOUNCE_SECS, SETTLE_SECS, Want, Wants
 from atomo_gql.realtime.transport import GAP, Transport
 
 log = logging.getLogger("atomo_gql.realtime")
 
-Lane = tuple[str, str]  # (tenant, queue); tenant '' is none
 _LEAVE_SECS = 2.0  # for the wire to be closed in good order
 _PAUSE_SECS = 0.01  # between two messages to the wire: coalesces bursts, and is below what anybody notices
 

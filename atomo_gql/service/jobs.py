@@ -170,8 +170,7 @@ class JobService:
         """Count those that are new, and wake who waits for them; after the commit."""
         made = Counter((row.tenant, row.queue) for row, d in zip(rows, done, strict=True) if d.is_new)
         metrics.ENQUEUED.inc(made.total())
-        for (tenant, queue), count in made.items():
-            self._seen.lane(tenant, queue).enqueued += count
+        self._seen.now.enqueued.update(made)
         self._hub.wake(made)
         self._log_bell.ring_for_jobs()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -90,8 +89,7 @@ class LeaseService:
         jobs = await self._leasing.submit(_row(token, request))
         if jobs:
             metrics.LEASED.inc(len(jobs))
-            for (tenant, queue), count in Counter((job.tenant, job.queue) for job in jobs).items():
-                self._seen.lane(tenant, queue).leased += count
+            self._seen.now.leased.update([(job.tenant or "", job.queue) for job in jobs])
             self._hub.changed(UUID(job.id) for job in jobs)
         return jobs
 

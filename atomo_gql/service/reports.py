@@ -1,7 +1,7 @@
 """What workers say of the jobs they hold: heartbeat, progress, complete, fail, release."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -152,38 +152,29 @@ class ReportService:
                 else:
                     outcomes[place] = answer.failure
         if type_ in _ENDING and done:
-            self._ended(type_, Counter(done))
+            self._ended(type_, done)
             self._log_bell.ring_for_jobs()
             self._hub.changed(
                 UUID(row.job_id) for row, answer in zip(pile.rows, answers, strict=True) if answer is not None
             )
         return lost
 
-    def _ended(self, type_: ReportType, ends: Counter[Accepted]) -> None:
+    def _ended(self, type_: ReportType, ends: Sequence[Accepted]) -> None:
         """Count them, and say where jobs are queued again."""
-        for end, count in ends.items():
-            lane = end.tenant or "", end.queue or ""
-            seen, is_dead = self._seen.lane(*lane), end.is_dead
-            if end.is_awaited:
-                self._runs_bell.ring()
-            match type_:
-                case ReportType.COMPLETE:
-                    metrics.SUCCEEDED.inc(count)
-                    seen.succeeded += count
-                    continue
-                case ReportType.FAIL:
-                    seen.failed += count
-                    is_dead = end.failure is None or end.failure.delay_secs is None
-                    if not is_dead:
-                        metrics.FAILED.inc(count)
-                case _ if not is_dead:
-                    metrics.RELEASED.inc(count)
-                case _:
-                    pass
-            if is_dead:
-                metrics.DEAD.inc(count)
-            else:
-                self._hub.wake([lane])
+        if any(end.is_awaited for end in ends):
+            self._runs_bell.ring()
+        lanes = [end.lane for end in ends]
+        if type_ is ReportType.COMPLETE:
+            metrics.SUCCEEDED.inc(len(ends))
+            self._seen.now.succeeded.update(lanes)
+            return
+        if type_ is ReportType.FAIL:
+            self._seen.now.failed.update(lanes)
+        queued = [end.lane for end in ends if not end.is_dead]
+        metrics.DEAD.inc(len(ends) - len(queued))
+        (metrics.FAILED if type_ is ReportType.FAIL else metrics.RELEASED).inc(len(queued))
+        if queued:
+            self._hub.wake(set(queued))
 
     def _tell(self, report: Report, attempts: int) -> None:
         said = report.progress or Progress()

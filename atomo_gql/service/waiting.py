@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomo_gql.domain.errors import AtomoError, TooManyRequests
-from atomo_gql.domain.jobs import LeasedJob, LeaseRequest
+from atomo_gql.domain.jobs import Lane, LeasedJob, LeaseRequest
 from atomo_gql.domain.principals import WorkerToken
 from atomo_gql.service import metrics
 from atomo_gql.store.lease import Scope
 
-Lane = tuple[str, str]  # (tenant, queue)
 _LOOK_SECS = 1.0
 _LEAST_PAUSE_SECS = 0.02  # between two looks: what is due, but held by somebody, must not make the loop spin
 

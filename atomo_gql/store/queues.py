@@ -1,13 +1,13 @@
 """`sql/queries/queues.sql`: how queues are, and what the servers have seen."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from atomo_gql.domain.jobs import Lane
 from atomo_gql.store.database import Database
-
-Lane = tuple[str, str]  # (tenant, queue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +40,13 @@ class QueueStats:
 
 
 @dataclass(slots=True)
-class Activity:
-    """What has happened in a lane since it was last written down."""
-
-    enqueued: int = 0
-    leased: int = 0
-    succeeded: int = 0
-    failed: int = 0
-
-
-@dataclass(slots=True)
 class Sightings:
-    """What a server has seen."""
+    """What a server has seen: how often each thing happened in each lane, and who was there."""
 
-    lanes: dict[Lane, Activity] = field(default_factory=dict)
+    enqueued: Counter[Lane] = field(default_factory=Counter)
+    leased: Counter[Lane] = field(default_factory=Counter)
+    succeeded: Counter[Lane] = field(default_factory=Counter)
+    failed: Counter[Lane] = field(default_factory=Counter)
     workers: set[tuple[UUID, str]] = field(default_factory=set)  # (token, queue or "*")
     used: set[UUID] = field(default_factory=set)  # tokens
 
@@ -83,16 +76,13 @@ async def workers(
 
 async def record(database: Database, seen: Sightings) -> None:
     """Write down what a server has seen."""
-    if seen.lanes:
-        lanes = list(seen.lanes.items())
+    counters = seen.enqueued, seen.leased, seen.succeeded, seen.failed
+    if lanes := list(set().union(*counters)):
         await database.fetch(
             "activity_add",
-            [tenant for (tenant, _), _ in lanes],
-            [queue for (_, queue), _ in lanes],
-            [a.enqueued for _, a in lanes],
-            [a.leased for _, a in lanes],
-            [a.succeeded for _, a in lanes],
-            [a.failed for _, a in lanes],
+            [tenant for tenant, _ in lanes],
+            [queue for _, queue in lanes],
+            *([counter[lane] for lane in lanes] for counter in counters),
         )
     if seen.workers:
         await database.fetch(

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from atomo_gql.domain.jobs import Lane
 from atomo_gql.domain.reports import FailOutcome
 from atomo_gql.store.columns import shared
 from atomo_gql.store.database import Database
@@ -32,10 +33,9 @@ class ReportRow(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The report took effect on a job of that tenant."""
+    """The report took effect on a job of that lane, which heartbeat and progress do not say."""
 
-    tenant: str | None
-    queue: str | None = None
+    lane: Lane = ("", "")
     attempt: int | None = None
     failure: FailOutcome | None = None
     is_dead: bool = False
@@ -64,10 +64,12 @@ async def complete(database: Database, reports: Rows) -> Answers:
     async def run(rows: Rows) -> Answers:
         results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
         answers: Answers = [None] * len(rows)
-        for ords, tenant, queue, is_awaited in await database.dispatch("job_complete", *_leases(rows), results):
-            accepted = Accepted(tenant or None, queue, is_awaited=is_awaited)
-            for number in ords:
-                answers[number - 1] = accepted
+        [(ords, tenants, queues, is_awaited)] = await database.dispatch("job_complete", *_leases(rows), results)
+        by_lane: dict[Lane, Accepted] = {}  # of many that succeed there is nothing else to tell
+        for number, lane in zip(ords, zip(tenants, queues, strict=True), strict=True):
+            if (accepted := by_lane.get(lane)) is None:
+                accepted = by_lane[lane] = Accepted(lane, is_awaited=is_awaited)
+            answers[number - 1] = accepted
         return answers
 
     return await _insistently(run, reports)
@@ -108,11 +110,10 @@ async def _report(
         answers: Answers = [None] * len(rows)
         for row in await database.dispatch(statement, *_leases(rows), *columns(rows)):
             answers[row["ord"] - 1] = Accepted(
-                row.get("tenant") or None,
-                row.get("queue"),
+                (row.get("tenant", ""), row.get("queue", "")),
                 row.get("attempt"),
                 FailOutcome(row["delay_secs"]) if failed else None,
-                row.get("is_dead", False),
+                row["delay_secs"] is None if failed else row.get("is_dead", False),
                 row.get("is_awaited", False),
             )
         return answers

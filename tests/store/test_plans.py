@@ -1,6 +1,7 @@
 """No look at the jobs scans a table that grows: the plans are those of an index walk, however it is filtered."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -207,7 +208,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
     await tokens.used(store, [worker.id])
     await tokens.find(store, [b"x" * 32])
     assert await tokens.live(store, [worker.id])
-    await queues.record(store, queues.Sightings({("", "w1"): queues.Activity(1, 1, 1, 1)}, {(worker.id, "w1")}))
+    await queues.record(store, queues.Sightings(enqueued=Counter([("", "w1")]), workers={(worker.id, "w1")}))
     await queues.names(store, None, after=None, before=None, descending=False, most=50)
     await queues.stats(store, None, ["w1"], 1_000)
     await queues.workers(store, None, ["w1"], _NOW)
