@@ -27,7 +27,6 @@ DEFAULTS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "wal_compression": "on",
     "max_wal_size": "512MB",
     "checkpoint_timeout": "5min",
     # Parallel queries share memory through /dev/shm, of which a container has 64 MB; a job queue has no use for them.

@@ -1,4 +1,36 @@
--- A lease over several queues looks behind what others hold, and never at the same place twice.
+-- A lease over several queues looks behind what others hold, and never at the same place twice; to analyze events is cheap.
+ALTER TABLE events ALTER COLUMN data SET STATISTICS 0;
+
+-- Make the pairs from yesterday to p_ahead days ahead that are missing; answers how many were made. A partition is made
+-- aside and attached, which does not wait for, or block, readers and writers of the parent.
+CREATE OR REPLACE FUNCTION make_partitions(p_ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    v_day timestamptz;
+    v_name text;
+    v_parent text;
+    v_made integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('atomo.make_partitions', 0));
+    FOR v_day IN
+        SELECT d AT TIME ZONE 'UTC' FROM generate_series(
+            date_trunc('day', now() AT TIME ZONE 'UTC') - interval '1 day',
+            date_trunc('day', now() AT TIME ZONE 'UTC') + make_interval(days => p_ahead), interval '1 day') AS d
+    LOOP
+        FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
+            v_name := v_parent || '_' || to_char(v_day AT TIME ZONE 'UTC', 'YYYYMMDD');
+            CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', v_name, v_parent);
+            IF v_parent = 'events' THEN  -- INCLUDING ALL is all but this
+                EXECUTE format('ALTER TABLE %I ALTER COLUMN data SET STATISTICS 0', v_name);
+            END IF;
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', v_parent, v_name,
+                           first_id_at(v_day), first_id_at(v_day + interval '1 day'));
+            v_made := v_made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN v_made;
+END $$;
+
 -- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
 -- the same across queues. p_tenant null: any tenant; p_queues null: any queue; p_kinds null: any kind.
 --

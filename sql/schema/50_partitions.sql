@@ -20,6 +20,9 @@ BEGIN
             v_name := v_parent || '_' || to_char(v_day AT TIME ZONE 'UTC', 'YYYYMMDD');
             CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
             EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', v_name, v_parent);
+            IF v_parent = 'events' THEN  -- INCLUDING ALL is all but this
+                EXECUTE format('ALTER TABLE %I ALTER COLUMN data SET STATISTICS 0', v_name);
+            END IF;
             EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', v_parent, v_name,
                            first_id_at(v_day), first_id_at(v_day + interval '1 day'));
             v_made := v_made + 1;

@@ -113,6 +113,9 @@ _CATALOGUE = {
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'atomo' AND indexdef !~ '_[0-9]{8}'",
     "functions": "SELECT proname, pg_get_functiondef(p.oid), proacl::text FROM pg_proc p "
     "WHERE pronamespace = 'atomo'::regnamespace",
+    "statistics": "SELECT regexp_replace(attrelid::regclass::text, '[0-9]{8}', 'DAY'), attname, attstattarget "
+    "FROM pg_attribute WHERE attstattarget >= 0 AND attrelid IN (SELECT oid FROM pg_class "
+    "WHERE relnamespace = 'atomo'::regnamespace AND relkind IN ('r', 'p'))",
     "enums": "SELECT typname, enumlabel, rank() OVER (PARTITION BY typname ORDER BY enumsortorder) "
     "FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid",
     "tables": "SELECT relname, relpersistence::text, reloptions::text FROM pg_class "
