@@ -75,7 +75,7 @@ async def workers(
 
 
 async def record(database: Database, seen: Sightings) -> None:
-    """Write down what a server has seen."""
+    """Write down what a server has seen; what is written is counted no more, should the rest fail."""
     counters = seen.enqueued, seen.leased, seen.succeeded, seen.failed
     if lanes := list(set().union(*counters)):
         await database.fetch(
@@ -84,6 +84,8 @@ async def record(database: Database, seen: Sightings) -> None:
             [queue for _, queue in lanes],
             *([counter[lane] for lane in lanes] for counter in counters),
         )
+        for counter in counters:
+            counter.clear()
     if seen.workers:
         await database.fetch(
             "activity_seen", [worker for worker, _ in seen.workers], [queue for _, queue in seen.workers]

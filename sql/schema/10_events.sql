@@ -79,7 +79,7 @@ CREATE INDEX events_recorded ON events (xid, position) WHERE stream = 'Model';  
 -- what happens to them after it.
 CREATE TABLE events_kept PARTITION OF events DEFAULT;
 
--- No query asks for what an event's data says, and to sort a sample of it was most of what analyzing the table cost.
+-- No plan depends on what is in an event's data, and to sort a sample of it was most of what analyzing the table cost.
 ALTER TABLE events ALTER COLUMN data SET STATISTICS 0;
 
 -- Strong random bytes are dear, so a statement draws one uuid and derives the others that it needs: nobody can tell one of

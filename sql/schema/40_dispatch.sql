@@ -51,9 +51,10 @@ $$;
 -- table was empty must not scan it when it is full.
 --
 -- Several queues are merged: of each the first few rows, about its share. What stands before the last row seen of any
--- queue is in order for sure, and is tried; the next look begins behind that, and goes deeper where that was too little.
--- So it reads about as many rows as it takes and as others hold, whether the queues were filled in turn or one after the
--- other. Where a sample of what waits shows that it is mostly of these queues anyway, one walk among all of it does.
+-- queue is in order for sure, and is tried; the next look begins behind that, and goes deeper where that was too little,
+-- or was held. So it reads a few times as many rows as it takes and as others hold, whether the queues were filled in turn
+-- or one after the other. Where a sample of what is due shows that it is mostly of these queues anyway, one walk among all
+-- of it does.
 --
 -- p_priority, p_since: where the first job of the scope stood a moment ago, of which the caller has reason to think that
 -- much is dead before it; null: it knows of no such place. The walk begins there, if nothing of a higher priority waits,
@@ -75,13 +76,14 @@ DECLARE
     v_is_wide boolean;
     v_is_told boolean := p_priority IS NOT NULL;  -- begin where the caller says
     v_priority integer := 32768;
-    v_since timestamptz; -- what stands up to here, in this priority, has been taken or is held by others; null: a new priority
+    v_since timestamptz; -- what stands up to here, in this priority, is taken, held, or not wanted; null: a new priority
     v_after uuid;
     v_until timestamptz; -- how far to look
     v_last uuid;
     v_left integer := p_count;
     v_taken integer;
-    v_most integer;      -- candidates to look at
+    v_most integer;      -- candidates to look at: more each time
+    v_reach integer;     -- as far as this goes, queues are looked into deeper
     v_depths integer[];  -- rows to look at in each queue, or lane; null: not merging
     v_places tid[];      -- candidates in order, and where they stand
     v_sinces timestamptz[];
@@ -113,11 +115,12 @@ BEGIN
             END IF;
             EXIT WHEN v_priority IS NULL;
             v_after := v_least;
-            v_most := 2 * v_left + v_slack;
+            v_most := v_left + v_left / 4 + v_slack;
             v_depths := NULL;
         END IF;
         IF v_is_wide THEN
-            SELECT 2 * count(*) FILTER (WHERE w.queue = ANY (p_queues) AND (p_tenant IS NULL OR w.tenant = p_tenant)) >= count(*)
+            SELECT count(*) > 0
+                AND 2 * count(*) FILTER (WHERE w.queue = ANY (p_queues) AND (p_tenant IS NULL OR w.tenant = p_tenant)) >= count(*)
             INTO v_is_wide FROM (
                 SELECT r.queue, r.tenant FROM ready AS r
                 WHERE r.priority::integer = v_priority AND (r.eligible_at, r.id) > (v_since, v_after) AND r.eligible_at <= v_now
@@ -214,13 +217,14 @@ BEGIN
         ELSE
             v_since := v_sinces[cardinality(v_places)];
             v_after := v_ids[cardinality(v_places)];
+            v_reach := CASE WHEN v_taken < cardinality(v_places) THEN greatest(v_left, v_most / 2) ELSE v_left END;
             FOR i IN 1 .. coalesce(cardinality(v_ends), 0) LOOP
-                EXIT WHEN i > 1 AND v_cuts[i] > v_left;
+                EXIT WHEN i > 1 AND v_cuts[i] > v_reach;
                 v_depths[v_ends[i]] := least(v_most, 8 * v_depths[v_ends[i]]);
             END LOOP;
         END IF;
         v_left := v_left - v_taken;
-        v_most := 2 * v_most;  -- should there be another look, others hold much
+        v_most := least(2 * v_most, 1000000);
         IF v_since IS NULL AND v_is_told THEN
             v_is_told := false;
             v_priority := 32768;  -- too little from there on: begin at the true head

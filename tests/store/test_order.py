@@ -15,14 +15,14 @@ from atomo_gql.store.enqueue import EnqueueRow
 _QUEUES = [f"queue {n}" for n in range(12)]
 _IDLE = [f"idle {n}" for n in range(70)]  # more queues than are looked for among all that waits
 _TENANTS, _KINDS = ("", "acme", "acm"), ("one", "two", "three")
-_TAKE = "SELECT id FROM take_ready($1, $2, $3, $4, NULL, NULL)"
+_TAKE = "SELECT id FROM take_ready($1, $2, $3, $4, $5, $6)"
 
 
 def _job(chance: random.Random, now: datetime) -> EnqueueRow:
-    """Due or not, of few priorities and many moments; some queues are fuller than others."""
+    """Due or not, of few priorities, many at the same moment; some queues are fuller than others."""
     queue = _QUEUES[min(chance.randrange(12), chance.randrange(12))]
     priority = chance.choice((-7, 0, 0, 0, 3, 3, 9))
-    run_at = now - timedelta(seconds=chance.uniform(0, 500) if chance.random() < 0.9 else -3_600)
+    run_at = now - timedelta(seconds=10 * chance.randrange(1, 50) if chance.random() < 0.9 else -3_600)
     tenant, kind = chance.choice(_TENANTS), chance.choice(_KINDS)
     return EnqueueRow(tenant, queue, kind, b"1", None, 5, priority, run_at, "user:x", None)
 
@@ -48,7 +48,7 @@ async def test_each_scope_gets_the_first_that_are_free(
             tenant, queues = chance.choice((None, None, "acme", "acm")), chance.choice(sets)
             kinds, count = chance.choice((None, None, ["one"], ["two", "three"])), chance.choice((1, 2, 10, 70, 2_000))
             expected = [
-                r["id"]
+                r
                 for r in free
                 if tenant in (None, r["tenant"])
                 and (queues is None or r["queue"] in queues)
@@ -56,32 +56,78 @@ async def test_each_scope_gets_the_first_that_are_free(
             ]
             attempt = sql.transaction()
             await attempt.start()
-            taken = [r["id"] for r in await sql.fetch(_TAKE, tenant, queues, kinds, count)]
+            told = (
+                (expected[0]["priority"], expected[0]["eligible_at"])
+                if expected and chance.random() < 0.4
+                else (None, None)
+            )
+            taken = [r["id"] for r in await sql.fetch(_TAKE, tenant, queues, kinds, count, *told)]
             await attempt.rollback()
-            assert sorted(taken) == sorted(expected[:count]), (tenant, queues, kinds, count)
+            assert sorted(taken) == sorted(r["id"] for r in expected[:count]), (tenant, queues, kinds, count, told)
 
 
-@pytest.mark.parametrize("scope", [range(20), range(1, 20), range(3, 13)], ids=["all", "nearly all", "half"])
-async def test_what_others_hold_is_read_once(database: Database, sql: Any, scope: range) -> None:
+async def _pages(sql: Any, queues: list[str], kinds: list[str] | None, count: int) -> int:
+    """That a lease of so many touches."""
+    attempt = sql.transaction()
+    await attempt.start()
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_TAKE}"
+    explained = await sql.fetchval(explain, None, queues, kinds, count, None, None)
+    await attempt.rollback()
+    plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
+    assert plan["Actual Rows"] == count
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize("kinds", [None, ["noop"]], ids=["any kind", "one kind"])
+@pytest.mark.parametrize(
+    "scope", [range(20), range(1, 20), range(0, 20, 4)], ids=["all queues", "nearly all", "every fourth"]
+)
+async def test_what_others_hold_is_read_a_few_times_at_most(
+    database: Database, sql: Any, scope: range, kinds: list[str] | None
+) -> None:
     names = [f"queue {n}" for n in range(20)]
-    await fill.queued(database, names, 4_000)  # in turn, a hundred each
+    await fill.queued(database, names, 8_000)  # a hundred each, in turn
     await fill.tidy(database)
+    asked = [names[n] for n in scope]
 
-    async def pages() -> int:
-        """That a lease of 300 touches."""
-        attempt = sql.transaction()
-        await attempt.start()
-        explained = await sql.fetchval(
-            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_TAKE}", None, [names[n] for n in scope], None, 300
-        )
-        await attempt.rollback()
-        plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
-        assert plan["Actual Rows"] == 300
-        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
-
-    await pages()
-    nothing_held = await pages()
+    await _pages(sql, asked, kinds, 300)
+    nothing_held = await _pages(sql, asked, kinds, 300)
     async with database.connection() as holder, holder.transaction():
-        await holder.fetch("SELECT FROM ready ORDER BY eligible_at, id LIMIT 600 FOR UPDATE")
-        much_held = await pages()
-    assert much_held < nothing_held + 3 * 600, (nothing_held, much_held)
+        await holder.fetch(
+            "SELECT FROM ready WHERE queue = ANY ($1) ORDER BY eligible_at, id LIMIT 600 FOR UPDATE", asked
+        )
+        much_held = await _pages(sql, asked, kinds, 300)
+    assert much_held < 3 * nothing_held + 3 * 600, (nothing_held, much_held)
+
+
+async def test_many_short_queues_whose_heads_are_held(database: Database, sql: Any) -> None:
+    """Filled one after the other, so that each look passes few of them."""
+    made = await enqueue.enqueue(
+        database, [EnqueueRow("", f"lane {n // 8}", "k", b"1", None, 5, 0, None, "user:x", None) for n in range(800)]
+    )
+    await sql.execute(
+        "UPDATE ready SET eligible_at = now() - interval '1 hour' + place * interval '1 s'"
+        " FROM unnest($1::uuid[]) WITH ORDINALITY AS m (id, place) WHERE m.id = ready.id",
+        [m.id for m in made],
+    )
+    await fill.tidy(database)
+    async with database.connection() as holder, holder.transaction():
+        await holder.fetch("SELECT FROM ready ORDER BY eligible_at, id LIMIT 640 FOR UPDATE")
+        for queues, kinds in (
+            ([f"lane {n}" for n in range(100)], None),
+            (["lane 0", "lane 99"], None),
+            ([f"lane {n}" for n in range(100)], ["k"]),
+        ):
+            assert await _pages(sql, queues, kinds, 1) < 8_000
+
+
+async def test_jobs_of_others_that_are_not_due_cost_one_look(database: Database, sql: Any) -> None:
+    """However many priorities they have, and however high."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    crowd = [EnqueueRow("", "other", "k", b"1", None, 5, 1 + n, later, "user:x", None) for n in range(2_000)]
+    await enqueue.enqueue(database, crowd)
+    await enqueue.enqueue(
+        database, [EnqueueRow("", queue, "k", b"1", None, 5, 0, None, "user:x", None) for queue in ("a", "b")]
+    )
+    await fill.tidy(database)
+    assert await _pages(sql, ["a", "b"], None, 2) < 200
