@@ -161,7 +161,7 @@ class ReportService:
 
     def _ended(self, type_: ReportType, ends: Sequence[Accepted]) -> None:
         """Count them, and say where jobs are queued again."""
-        if any(end.is_awaited for end in ends):
+        if True in [end.is_awaited for end in ends]:
             self._runs_bell.ring()
         lanes = [end.lane for end in ends]
         if type_ is ReportType.COMPLETE:

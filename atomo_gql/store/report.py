@@ -65,11 +65,10 @@ async def complete(database: Database, reports: Rows) -> Answers:
         results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
         answers: Answers = [None] * len(rows)
         [(ords, tenants, queues, is_awaited)] = await database.dispatch("job_complete", *_leases(rows), results)
-        by_lane: dict[Lane, Accepted] = {}  # of many that succeed there is nothing else to tell
-        for number, lane in zip(ords, zip(tenants, queues, strict=True), strict=True):
-            if (accepted := by_lane.get(lane)) is None:
-                accepted = by_lane[lane] = Accepted(lane, is_awaited=is_awaited)
-            answers[number - 1] = accepted
+        lanes = list(zip(tenants, queues, strict=True))
+        accepted = {lane: Accepted(lane, is_awaited=is_awaited) for lane in set(lanes)}  # there is nothing else to tell
+        for number, lane in zip(ords, lanes, strict=True):
+            answers[number - 1] = accepted[lane]
         return answers
 
     return await _insistently(run, reports)
