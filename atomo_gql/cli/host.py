@@ -18,6 +18,7 @@ from atomo_gql.domain.errors import Unavailable
 from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from atomo_gql.service.boot import BrokenFile, register_files
 from atomo_gql.settings import Settings, SettingsError, load
+from atomo_gql.store import warm
 from atomo_gql.store.migrations import SchemaError, migrate
 
 log = logging.getLogger("atomo_gql.server")
@@ -163,6 +164,7 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
         await task
         raise click.ClickException("the server did not start; the lines above say why")
     try:
+        await warm.up(application.database)
         yield Running(url, application, server, task)
     finally:
         server.should_exit = True
