@@ -14,7 +14,7 @@ _CONNECTIONS = 3  # that are in use at a time while little goes on
 
 
 async def up(database: Database) -> None:
-    """Run the hot statements, with nothing to do, on a few connections. A database that is away is seen by who needs it."""
+    """Run the hot statements, with nothing to do, on a few connections. Who needs a database sees that it is away."""
     with contextlib.suppress(Unavailable):
         for run in (enqueue.enqueue, lease.lease, report.complete):
             await asyncio.gather(*(run(database, []) for _ in range(_CONNECTIONS)))
