@@ -11,6 +11,7 @@ from atomo_gql.cli.bench import fill
 from atomo_gql.store import enqueue
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
+from tests.store.test_projection import row
 
 _QUEUES = [f"queue {n}" for n in range(12)]
 _IDLE = [f"idle {n}" for n in range(70)]  # more queues than are looked for among all that waits
@@ -24,7 +25,7 @@ def _job(chance: random.Random, now: datetime) -> EnqueueRow:
     priority = chance.choice((-7, 0, 0, 0, 3, 3, 9))
     run_at = now - timedelta(seconds=10 * chance.randrange(1, 50) if chance.random() < 0.9 else -3_600)
     tenant, kind = chance.choice(_TENANTS), chance.choice(_KINDS)
-    return EnqueueRow(tenant, queue, kind, b"1", None, 5, priority, run_at, "user:x", None)
+    return row(queue, tenant=tenant, priority=priority)._replace(kind=kind, run_at=run_at)
 
 
 @pytest.mark.parametrize("paused", [[], [("acme", "queue 0"), ("\x1f", "queue 2")]], ids=["open", "paused"])
@@ -102,9 +103,7 @@ async def test_what_others_hold_is_read_a_few_times_at_most(
 
 async def test_many_short_queues_whose_heads_are_held(database: Database, sql: Any) -> None:
     """Filled one after the other, so that each look passes few of them."""
-    made = await enqueue.enqueue(
-        database, [EnqueueRow("", f"lane {n // 8}", "k", b"1", None, 5, 0, None, "user:x", None) for n in range(800)]
-    )
+    made = await enqueue.enqueue(database, [row(f"lane {n // 8}") for n in range(800)])
     await sql.execute(
         "UPDATE ready SET eligible_at = now() - interval '1 hour' + place * interval '1 s'"
         " FROM unnest($1::uuid[]) WITH ORDINALITY AS m (id, place) WHERE m.id = ready.id",
@@ -124,11 +123,8 @@ async def test_many_short_queues_whose_heads_are_held(database: Database, sql: A
 async def test_jobs_of_others_that_are_not_due_cost_one_look(database: Database, sql: Any) -> None:
     """However many priorities they have, and however high."""
     later = datetime.now(UTC) + timedelta(hours=1)
-    crowd = [EnqueueRow("", "other", "k", b"1", None, 5, 1 + n, later, "user:x", None) for n in range(2_000)]
-    await enqueue.enqueue(database, crowd)
-    await enqueue.enqueue(
-        database, [EnqueueRow("", queue, "k", b"1", None, 5, 0, None, "user:x", None) for queue in ("a", "b")]
-    )
+    crowd = [row("other", priority=1 + n)._replace(run_at=later) for n in range(2_000)]
+    await enqueue.enqueue(database, [*crowd, row("a"), row("b")])
     await fill.tidy(database)
     await _pages(sql, ["a", "b"], None, 2)  # planned
     assert await _pages(sql, ["a", "b"], None, 2) < 200
