@@ -163,10 +163,12 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
         started.cancel()
         await task
         raise click.ClickException("the server did not start; the lines above say why")
+    warming = asyncio.create_task(warm.up(application.database))  # beside: signals are heeded from here on
     try:
-        await warm.up(application.database)
         yield Running(url, application, server, task)
     finally:
+        warming.cancel()
+        await asyncio.gather(warming, return_exceptions=True)
         server.should_exit = True
         await task
 
