@@ -17,7 +17,7 @@ from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.rig import Place, Rig
 from atomo_gql.store.database import Database
 
-JOBS = 60_000  # of one drain: three seconds, of which a visit of autovacuum takes a tenth and not a fifth
+JOBS = 60_000  # of one drain: three seconds, so that a visit of autovacuum weighs less
 _QUEUE = "load"
 _Around = Callable[[Place], contextlib.AbstractAsyncContextManager[None]]
 _Pile = Callable[[Database], Awaitable[object]]
