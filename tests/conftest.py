@@ -119,6 +119,7 @@ class Server:
     dsn: str
     application: Application
     http: aiohttp.ClientSession
+    warming: "asyncio.Task[None]"  # its own statements, beside the first that are asked of it
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, **more: Any
@@ -216,7 +217,7 @@ async def make_server(dsn: str, tmp_path: Path) -> AsyncIterator[MakeServer]:
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=90))
             )
-            return Server(server.url, dsn, server.application, session)
+            return Server(server.url, dsn, server.application, session, server.warming)
 
         yield make
 

@@ -92,6 +92,7 @@ class Running:
     application: Application
     server: uvicorn.Server
     task: "asyncio.Task[None]"
+    warming: "asyncio.Task[None]"
 
     def stop(self) -> None:
         """Finish what is under way, and end; asked a second time, end at once."""
@@ -165,7 +166,7 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
         raise click.ClickException("the server did not start; the lines above say why")
     warming = asyncio.create_task(warm.up(application.database))  # beside: signals are heeded from here on
     try:
-        yield Running(url, application, server, task)
+        yield Running(url, application, server, task, warming)
     finally:
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)

@@ -20,9 +20,9 @@ mutation ($queue: String!, $kind: String!, $payload: JSON, $idempotencyKey: Stri
              priority: $priority, runAt: $runAt, timeoutSecs: $timeoutSecs, deadline: $deadline)
 }"""
 _LIST = """
-query ($filter: JobFilter, $first: Int) { jobs(filter: $filter, first: $first) {
+query ($filter: JobFilter, $first: Int, $after: String) { jobs(filter: $filter, first: $first, after: $after) {
   nodes { id queue kind status attempts maxAttempts createdAt error waitingFor { message } }
-  pageInfo { hasNextPage } } }"""
+  pageInfo { hasNextPage endCursor } isPartial } }"""
 _RETRY = "mutation ($id: ID!) { retryJob(id: $id) { id status } }"
 _CANCEL = "mutation ($id: ID!, $reason: String) { cancelJob(id: $id, reason: $reason) { id status error } }"
 _EVENTS = """
@@ -90,20 +90,41 @@ def listing(url: str, token: str | None, status: tuple[str, ...], most: int, as_
     conditions: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if status:
         conditions["status"] = [one.upper() for one in status]
-    page = run(Client(url, token).graphql(_LIST, {"filter": conditions, "first": most}))["jobs"]
-    if as_json:
-        click.echo(json.dumps(page["nodes"], indent=2, ensure_ascii=False))
-        return
     console = Console(highlight=False)
-    for one in page["nodes"]:
+    found, has_more = run(_listed(Client(url, token), conditions, most, None if as_json else console))
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    elif has_more:
+        click.echo("… and more; see --most", err=True)
+
+
+async def _listed(client: Client, conditions: dict[str, Any], most: int, console: Console | None) -> tuple[Any, bool]:
+    """The newest jobs, and whether there are more; on the console, each page when it comes."""
+    found: list[Any] = []
+    page: dict[str, Any] = {"isPartial": True, "pageInfo": {"endCursor": None}}
+    searched = 0
+    with Console(stderr=True).status("") as status:
+        while page["isPartial"]:
+            wanted = {"filter": conditions, "first": most - len(found), "after": page["pageInfo"]["endCursor"]}
+            page = (await client.graphql(_LIST, wanted))["jobs"]
+            found += page["nodes"]
+            searched += 1
+            if console is not None and page["nodes"]:
+                status.stop()
+                _print_jobs(console, page["nodes"])
+                status.start()
+            status.update(f"searching: {searched:,} pages of errors, {len(found)} found")
+    return found, page["pageInfo"]["hasNextPage"]
+
+
+def _print_jobs(console: Console, jobs: list[Any]) -> None:
+    for one in jobs:
         attempts = f"{one['attempts']}/{one['maxAttempts']}"
         what = escape(f"{one['queue']}  {one['kind']}")
         line = f"{one['id']}  [bold]{one['status'].lower():<9}[/bold]  {attempts:>5}  {what}"
         console.print(line, soft_wrap=True)
         if why := (one["waitingFor"] or {}).get("message") or one["error"]:
             console.print(Trimmed(Padding(note(one_line(why), is_cut=True), (0, 0, 0, 2))))
-    if page["pageInfo"]["hasNextPage"]:
-        click.echo("… and more; see --most", err=True)
 
 
 @job.command()

@@ -32,7 +32,7 @@ def exists(cluster: Path) -> bool:
         return False
 
 
-def make(files: Files, folder: Path, account: Account | None) -> None:
+def make(files: Files, folder: Path, version: str, account: Account | None) -> None:
     """Make the cluster, its password file and the database, in a folder beside it that is renamed when all is done.
 
     A kill in the middle leaves nothing but that folder, which the next call removes: hold the lock. Blocks for a
@@ -53,6 +53,8 @@ def make(files: Files, folder: Path, account: Account | None) -> None:
             give(draft, account)
         new = draft / "cluster"
         flags = ["-A", "scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8", "--no-locale", "-U", USER]
+        if major(version) >= 17:  # sorts as C does, and knows small letters from capitals beyond ASCII too
+            flags += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         run([program(folder, "initdb"), "-D", new, *flags], account)
         _alone(folder, new, account, f"CREATE DATABASE {DATABASE}")
         write_private(files.password, password)

@@ -29,7 +29,7 @@ def prepare(data: Path, log: Callable[[str], None], *, may_make: bool) -> Prepar
                 f"backup), or remove all of {data} to begin with an empty database."
             )
         log(f"making an empty database in {files.cluster} (PostgreSQL {version})")
-        cluster.make(files, folder, account)
+        cluster.make(files, folder, version, account)
     elif files.home != data:
         log(f"the data is in {files.cluster}, for PostgreSQL's user may not enter {data}")
     note_place(files)

@@ -148,8 +148,8 @@ class ManageService:
         if wanted.statuses is None:  # none of all states, as an empty list says, is no job
             wanted = replace(wanted, statuses=allowed)
         tenant = self._jobs.tenant_of(caller, wanted)
-        ids = await store_jobs.page(self._database, tenant, wanted, descending=False, most=most + 1)
-        ids, has_more = ids[:most], len(ids) > most
+        found, _ = await store_jobs.page(self._database, tenant, wanted, descending=False, most=most + 1)
+        ids, has_more = found[:most], len(found) > most
         if dry_run:
             return BulkChange(ids, has_more)
         changed: list[UUID] = []

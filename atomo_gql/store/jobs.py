@@ -1,12 +1,20 @@
 """`sql/queries/jobs.sql`: reading."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from atomo_gql.domain.errors import AnswerTooLarge
 from atomo_gql.domain.jobs import Body, Job, JobFilter, Json, Waiting
 from atomo_gql.store import rows
 from atomo_gql.store.database import Database
+
+
+class Found(NamedTuple):
+    """The ids of a page of jobs, and the key beyond which a look that is bounded has not looked; None: it saw all."""
+
+    ids: list[UUID]
+    stopped_at: UUID | None
 
 
 async def get(database: Database, ids: Sequence[UUID], tenant: str | None) -> dict[UUID, Job]:
@@ -51,10 +59,13 @@ async def page(
     below: UUID | None = None,
     descending: bool = True,
     most: int,
-) -> list[UUID]:
-    """The ids of at most so many jobs that are wanted, in the order of their ids, which is that of their making."""
-    found = await database.fetch(
-        "job_page",
+    look: int | None = None,
+) -> Found:
+    """The ids of at most so many jobs that are wanted, in the order of their ids, which is that of their making.
+
+    `look`: among how many that failed, and are not finished with, the text of an error is searched for; None: all.
+    """
+    conditions = (
         tenant,
         None if wanted.statuses is None else list(wanted.statuses),
         wanted.queue,
@@ -64,13 +75,19 @@ async def page(
         wanted.created_to,
         wanted.finished_from,
         wanted.finished_to,
-        wanted.error,
         above,
         below,
         descending,
         most,
     )
-    return [row["id"] for row in found]
+    if wanted.error is None:
+        return Found([row["id"] for row in await database.fetch("job_page", *conditions)], None)
+    ids: list[UUID] = []
+    for row in await database.fetch("job_search", *conditions, wanted.error, look):
+        if row["is_beyond"]:
+            return Found(ids, UUID(int=row["id"].int + (1 if descending else -1)))
+        ids.append(row["id"])
+    return Found(ids, None)
 
 
 async def waiting(database: Database, ids: Sequence[UUID], most: int) -> dict[UUID, Waiting]:

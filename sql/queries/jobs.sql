@@ -29,46 +29,85 @@ sized AS MATERIALIZED (SELECT *, coalesce(octet_length(body::text), 0) AS size F
 summed AS (SELECT *, sum(size) OVER (ORDER BY id) > $3::bigint AS is_beyond FROM sized)
 SELECT id, CASE WHEN NOT is_beyond THEN body END AS body, size, is_beyond FROM summed;
 
--- name: job_page(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, error text, above uuid, below uuid, descending boolean, most integer) :many
+-- name: job_page(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer) :many
 -- The ids of a page of jobs between two ids, either way round. Each condition may be null. Every state has a home to look
 -- in, and those that cannot match fall away, because the plan is made for the values at hand (the pool says
 -- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at. What ended
 -- before a moment was made before it, give or take a clock that was set: the walk begins there.
 SELECT id FROM (
     (SELECT j.id FROM job_records AS j
-     WHERE num_nonnulls($2::text[], $8::timestamptz, $9::timestamptz, $10::text) = 0
-        AND ($11::uuid IS NULL OR j.id > $11) AND ($12::uuid IS NULL OR j.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
-     ORDER BY CASE WHEN $13::boolean THEN j.id END DESC, CASE WHEN NOT $13 THEN j.id END LIMIT $14::integer)
+     WHERE num_nonnulls($2::text[], $8::timestamptz, $9::timestamptz) = 0
+        AND id_matches(j.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     ORDER BY CASE WHEN $12::boolean THEN j.id END DESC, CASE WHEN NOT $12 THEN j.id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM ready AS r JOIN job_records AS j ON j.id = r.id
-     WHERE ('queued' = ANY ($2::text[]) OR $2 IS NULL AND $10::text IS NOT NULL) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
-        AND ($10 IS NULL OR r.error IS NOT NULL AND end_matches(NULL, r.error, NULL, NULL, $10))
+     WHERE 'queued' = ANY ($2::text[]) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($1::text IS NULL OR r.tenant = $1) AND ($3::text IS NULL OR r.queue = $3) AND ($4::text IS NULL OR r.kind = $4)
-        AND ($11::uuid IS NULL OR r.id > $11) AND ($12::uuid IS NULL OR r.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
-     ORDER BY CASE WHEN $13::boolean THEN r.id END DESC, CASE WHEN NOT $13 THEN r.id END LIMIT $14::integer)
+        AND id_matches(r.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     ORDER BY CASE WHEN $12::boolean THEN r.id END DESC, CASE WHEN NOT $12 THEN r.id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM leases AS l JOIN job_records AS j ON j.id = l.id
-     WHERE ('leased' = ANY ($2::text[]) OR $2 IS NULL AND $10::text IS NOT NULL) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
-        AND end_matches(NULL, l.error, NULL, NULL, $10)
+     WHERE 'leased' = ANY ($2::text[]) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($1::text IS NULL OR l.tenant = $1) AND ($3::text IS NULL OR l.queue = $3) AND ($4::text IS NULL OR l.kind = $4)
-        AND ($11::uuid IS NULL OR l.id > $11) AND ($12::uuid IS NULL OR l.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
-     ORDER BY CASE WHEN $13::boolean THEN l.id END DESC, CASE WHEN NOT $13 THEN l.id END LIMIT $14::integer)
+        AND id_matches(l.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     ORDER BY CASE WHEN $12::boolean THEN l.id END DESC, CASE WHEN NOT $12 THEN l.id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM events AS s JOIN job_records AS j ON j.id = s.stream_id
-     WHERE s.type = 'succeeded' AND $10::text IS NULL
-        AND ('succeeded' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
-        AND end_matches(s.at, NULL, $8, $9, NULL) AND ($9 IS NULL OR s.stream_id < first_id_at($9 + interval '1 minute'))
-        AND ($11::uuid IS NULL OR s.stream_id > $11) AND ($12::uuid IS NULL OR s.stream_id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
-     ORDER BY CASE WHEN $13::boolean THEN s.stream_id END DESC, CASE WHEN NOT $13 THEN s.stream_id END LIMIT $14::integer)
+     WHERE s.type = 'succeeded' AND ('succeeded' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
+        AND end_matches(s.stream_id, s.at, $8, $9)
+        AND id_matches(s.stream_id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     ORDER BY CASE WHEN $12::boolean THEN s.stream_id END DESC, CASE WHEN NOT $12 THEN s.stream_id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
-     WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz, $10::text) > 0)
-        AND end_matches(d.finished_at, d.error, $8, $9, $10) AND ($9 IS NULL OR d.id < first_id_at($9 + interval '1 minute'))
+     WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
+        AND end_matches(d.id, d.finished_at, $8, $9)
         AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
-        AND ($11::uuid IS NULL OR d.id > $11) AND ($12::uuid IS NULL OR d.id < $12) AND job_matches(j, $1::text, $3::text, $4::text, $5::text, $6::timestamptz, $7::timestamptz)
-     ORDER BY CASE WHEN $13::boolean THEN d.id END DESC, CASE WHEN NOT $13 THEN d.id END LIMIT $14::integer)
+        AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     ORDER BY CASE WHEN $12::boolean THEN d.id END DESC, CASE WHEN NOT $12 THEN d.id END LIMIT $13::integer)
 ) AS f
-ORDER BY CASE WHEN $13::boolean THEN id END DESC, CASE WHEN NOT $13 THEN id END LIMIT $14::integer;
+ORDER BY CASE WHEN $12::boolean THEN id END DESC, CASE WHEN NOT $12 THEN id END LIMIT $13::integer;
+
+-- name: job_search(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer, error text, look integer) :many
+-- The same with a part of the error's text, for which there is no index. At most so many jobs that failed are looked at in
+-- each home (null: all); the first that is not comes after those that match, as one that is beyond the look.
+SELECT id, is_beyond FROM (
+    (SELECT o.id, o.n > $15::integer AS is_beyond
+     FROM (SELECT f.id, f.error, row_number() OVER () AS n FROM (
+        SELECT r.id, r.error FROM ready AS r
+        WHERE ('queued' = ANY ($2::text[]) OR $2 IS NULL)
+            AND r.error IS NOT NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
+            AND ($1::text IS NULL OR r.tenant = $1) AND ($3::text IS NULL OR r.queue = $3) AND ($4::text IS NULL OR r.kind = $4)
+            AND id_matches(r.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
+        ORDER BY CASE WHEN $12::boolean THEN r.id END DESC, CASE WHEN NOT $12 THEN r.id END LIMIT $15::integer + 1) AS f) AS o
+     WHERE o.n > $15::integer OR error_matches(o.error, $14::text)
+        AND (SELECT true FROM job_records AS j WHERE j.id = o.id AND job_matches(j, NULL, NULL, $4::text, $6::timestamptz, $7::timestamptz))
+     LIMIT $13::integer)
+    UNION ALL
+    (SELECT o.id, o.n > $15::integer AS is_beyond
+     FROM (SELECT f.id, f.error, row_number() OVER () AS n FROM (
+        SELECT l.id, l.error FROM leases AS l
+        WHERE ('leased' = ANY ($2::text[]) OR $2 IS NULL)
+            AND l.error IS NOT NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
+            AND ($1::text IS NULL OR l.tenant = $1) AND ($3::text IS NULL OR l.queue = $3) AND ($4::text IS NULL OR l.kind = $4)
+            AND id_matches(l.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
+        ORDER BY CASE WHEN $12::boolean THEN l.id END DESC, CASE WHEN NOT $12 THEN l.id END LIMIT $15::integer + 1) AS f) AS o
+     WHERE o.n > $15::integer OR error_matches(o.error, $14::text)
+        AND (SELECT true FROM job_records AS j WHERE j.id = o.id AND job_matches(j, NULL, NULL, $4::text, $6::timestamptz, $7::timestamptz))
+     LIMIT $13::integer)
+    UNION ALL
+    (SELECT o.id, o.n > $15::integer AS is_beyond
+     FROM (SELECT f.id, f.error, row_number() OVER () AS n FROM (
+        SELECT d.id, d.error FROM dead AS d
+        WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL)
+            AND end_matches(d.id, d.finished_at, $8::timestamptz, $9::timestamptz)
+            AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
+            AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
+        ORDER BY CASE WHEN $12::boolean THEN d.id END DESC, CASE WHEN NOT $12 THEN d.id END LIMIT $15::integer + 1) AS f) AS o
+     WHERE o.n > $15::integer OR error_matches(o.error, $14::text)
+        AND (SELECT true FROM job_records AS j WHERE j.id = o.id AND job_matches(j, NULL, NULL, $4::text, $6::timestamptz, $7::timestamptz))
+     LIMIT $13::integer)
+) AS f
+ORDER BY CASE WHEN $12::boolean THEN id END DESC, CASE WHEN NOT $12 THEN id END LIMIT $13::integer;
 
 -- name: job_waiting(ids uuid[], most integer) :many
 -- Why jobs that are queued are not running: the pause that holds each, since or from when it is eligible, how many are

@@ -45,8 +45,9 @@ CREATE TABLE dead (
     error       text NOT NULL
 );
 
-CREATE INDEX dead_by_queue ON dead (queue, tenant, id);  -- queue_stats, job_page
-CREATE INDEX dead_by_end ON dead (finished_at);          -- job_page
+CREATE INDEX dead_by_queue ON dead (queue, tenant, id);              -- queue_stats, job_page
+CREATE INDEX dead_by_tenant ON dead (tenant, id) WHERE tenant <> '';  -- job_page, job_search
+CREATE INDEX dead_by_end ON dead (finished_at);                      -- job_page
 
 CREATE TABLE ready (
     id           uuid NOT NULL PRIMARY KEY,
@@ -74,7 +75,7 @@ CREATE INDEX ready_by_priority ON ready ((priority::integer) DESC, eligible_at, 
 CREATE INDEX ready_by_kind ON ready (queue, kind, tenant, priority DESC, eligible_at, id);
 
 CREATE INDEX ready_by_deadline ON ready (deadline) WHERE deadline IS NOT NULL;  -- job_overdue
-CREATE INDEX ready_failed ON ready (id) WHERE error IS NOT NULL;                -- job_page, by the error's text
+CREATE INDEX ready_failed ON ready (id) WHERE error IS NOT NULL;                -- job_search
 
 CREATE TABLE leases (
     id              uuid NOT NULL PRIMARY KEY,
@@ -136,22 +137,34 @@ CREATE FUNCTION job_ids_of_key(p_key text) RETURNS uuid[] LANGUAGE sql STABLE AS
 $$;
 
 -- Whether a job is one of those asked for; every condition may be null. Inlined into the queries, so that what is null
--- vanishes and what is not can use an index. An id is made a little after its job's created_at; an hour is plenty.
-CREATE FUNCTION job_matches(j job_records, tenant text, queue text, kind text, key text, created_from timestamptz,
-                            created_to timestamptz)
+-- vanishes and what is not can use an index. First what its id tells: an id is made a little after its job's created_at,
+-- an hour is plenty.
+CREATE FUNCTION id_matches(id uuid, key text, created_from timestamptz, created_to timestamptz, above uuid, below uuid)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT ($2 IS NULL OR $1 = ANY (job_ids_of_key($2)))
+        AND ($3 IS NULL OR $1 >= first_id_at($3)) AND ($4 IS NULL OR $1 < first_id_at($4 + interval '1 hour'))
+        AND ($5 IS NULL OR $1 > $5) AND ($6 IS NULL OR $1 < $6)
+$$;
+
+-- What its record tells.
+CREATE FUNCTION job_matches(j job_records, tenant text, queue text, kind text, created_from timestamptz, created_to timestamptz)
 RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT ($2 IS NULL OR j.tenant = $2)
         AND ($3 IS NULL OR j.queue = $3)
         AND ($4 IS NULL OR j.kind = $4)
-        AND ($5 IS NULL OR j.id = ANY (job_ids_of_key($5)))
-        AND ($6 IS NULL OR j.created_at >= $6 AND j.id >= first_id_at($6))
-        AND ($7 IS NULL OR j.created_at < $7 AND j.id < first_id_at($7 + interval '1 hour'))
+        AND ($5 IS NULL OR j.created_at >= $5)
+        AND ($6 IS NULL OR j.created_at < $6)
 $$;
 
--- The same of how it ended, and of the text of its error.
-CREATE FUNCTION end_matches(finished_at timestamptz, error text, finished_from timestamptz, finished_to timestamptz, part text)
-RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT ($3 IS NULL OR $1 >= $3) AND ($4 IS NULL OR $1 < $4) AND ($5 IS NULL OR position(lower($5) IN lower($2)) > 0)
+-- When it ended. What ended before a moment was made before it, give or take a clock that was set.
+CREATE FUNCTION end_matches(id uuid, finished_at timestamptz, finished_from timestamptz, finished_to timestamptz)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT ($3 IS NULL OR $2 >= $3) AND ($4 IS NULL OR $2 < $4 AND $1 < first_id_at($4 + interval '1 minute'))
+$$;
+
+-- The text of its error, in any case.
+CREATE FUNCTION error_matches(error text, part text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT position(lower($2) IN lower($1)) > 0
 $$;
 
 -- The projection in one piece, a row per job: what queries read, and what a rebuild compares, column for column. The

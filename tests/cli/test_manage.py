@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from typing import Any
 
 from tests.conftest import Server, token
 
@@ -38,6 +39,24 @@ async def test_jobs_are_listed_cancelled_and_retried(server: Server) -> None:
     assert [one["id"] for one in json.loads(out)] == [job_id]
     status, _, err = await run(server, "job", "retry", "01900000-0000-7000-8000-000000000000")
     assert (status, "there is no job" in err) == (1, True)
+
+
+async def test_a_search_in_errors_goes_on_until_it_has_looked_at_all(server: Server, monkeypatch: Any) -> None:
+    monkeypatch.setattr("atomo_gql.service.jobs.MOST_SEARCHED", 2)
+    for _ in range(9):
+        await server.enqueue("q")
+    worker = await server.mint("q")
+    jobs = await worker.lease("q", capacity=9)
+    for job in jobs:
+        error = "needle" if job is jobs[0] or job is jobs[4] else "hay"
+        await worker.report("fail", job, error=error, retryable=False)
+    wanted = [jobs[4]["id"], jobs[0]["id"]]
+    status, out, err = await run(server, "job", "list", "--error", "needle")
+    assert (status, [line.split()[0] for line in out.splitlines()[::2]], err) == (0, wanted, "")
+    status, out, err = await run(server, "job", "list", "--error", "needle", "--most", "1")
+    assert (status, out.split()[0], err) == (0, wanted[0], "… and more; see --most\n")
+    status, out, _ = await run(server, "job", "list", "--error", "needle", "--json")
+    assert [one["id"] for one in json.loads(out)] == wanted
 
 
 async def test_a_token_of_a_kind_ends_and_is_followed(server: Server) -> None:

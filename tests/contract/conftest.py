@@ -38,7 +38,7 @@ async def make_shared(
             fixed = {"jwt_secret": SECRET, "data_dir": data_dir, "port": 0, "env": "test", "reclaim_interval": 3_600}
             server = await stack.enter_async_context(running(Settings(**{**fixed, **settings}), dsn))
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)))
-            return Server(server.url, dsn, server.application, session)
+            return Server(server.url, dsn, server.application, session, server.warming)
 
         yield make
     await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -66,7 +66,7 @@ async def wired(dsn: str, tmp_path: Path) -> AsyncIterator[tuple[Server, Wire]]:
     wire = Wire(dsn)
     settings = Settings(jwt_secret=SECRET, data_dir=tmp_path, port=0, env="test", reclaim_interval=3_600)
     async with running(settings, await wire.mend()) as server, aiohttp.ClientSession() as session:
-        yield Server(server.url, dsn, server.application, session), wire
+        yield Server(server.url, dsn, server.application, session, server.warming), wire
         await wire.cut()
 
 

@@ -61,8 +61,9 @@ async def subscribed(
         yield Subscription(socket)
 
 
-def statements_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+async def statements_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the statements that the server runs from now on; it grows."""
+    await server.warming
     asked: list[str] = []
     database = server.application.database
     for name in ("dispatch", "fetch"):

@@ -9,7 +9,7 @@ PAGE = """query ($first: Int, $after: String, $last: Int, $before: String, $orde
                $filter: JobFilter) {
   jobs(first: $first, after: $after, last: $last, before: $before, orderBy: $order, filter: $filter) {
     nodes { id } edges { cursor } totalCount { value isExact }
-    pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }"""
+    isPartial pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }"""
 
 
 async def _ids(server: Server, **variables: Any) -> list[str]:
@@ -34,6 +34,31 @@ async def test_pages_go_both_ways_and_stay_while_jobs_come_in(server: Server) ->
     assert await _ids(server, last=3, order="OLDEST_FIRST", before=first["edges"][0]["cursor"]) == made[3:6]
     end = (await as_admin(server, PAGE, first=3, after=second["pageInfo"]["endCursor"]))["jobs"]
     assert ([n["id"] for n in end["nodes"]], end["pageInfo"]["hasNextPage"]) == ([made[0]], False)
+
+
+async def test_a_search_in_errors_is_partial_when_its_look_ends(server: Server, monkeypatch: Any) -> None:
+    monkeypatch.setattr("atomo_gql.service.jobs.MOST_SEARCHED", 3)
+    made = [await server.enqueue("q") for _ in range(10)]
+    worker = await server.mint("q")
+    for number, job in enumerate(await worker.lease("q", capacity=10)):
+        error = "a needle" if number in (0, 5, 9) else "hay"
+        assert (await worker.report("fail", job, error=error, retryable=False))[0] == 200
+    expected = [made[9], made[5], made[0]]
+    for way, back in (("NEWEST_FIRST", False), ("OLDEST_FIRST", False), ("NEWEST_FIRST", True)):
+        found: list[str] = []
+        partial, cursor, has_more = 0, None, True
+        while has_more:
+            part = {"last": 2, "before": cursor} if back else {"first": 2, "after": cursor}
+            page = (await as_admin(server, PAGE, filter={"error": "NEEDLE"}, order=way, **part))["jobs"]
+            ids, info = [node["id"] for node in page["nodes"]], page["pageInfo"]
+            found = ids + found if back else found + ids
+            partial += page["isPartial"]
+            has_more = info["hasPreviousPage" if back else "hasNextPage"]
+            cursor = info["startCursor" if back else "endCursor"]
+        assert (found, partial) == (expected if way == "NEWEST_FIRST" else expected[::-1], 3), (way, back)
+        assert page["totalCount"] == {"value": 1, "isExact": False}
+    retry = 'mutation { retryJobs(filter: {error: "needle"}, limit: 2) { count hasMore } }'
+    assert (await as_admin(server, retry))["retryJobs"] == {"count": 2, "hasMore": True}
 
 
 async def test_every_filter_finds_what_it_names_and_nothing_else(server: Server, sql: Any) -> None:
@@ -120,7 +145,7 @@ async def test_queues_and_tokens_have_pages_too(server: Server) -> None:
 async def test_a_page_s_events_are_loaded_at_once(server: Server, monkeypatch: Any) -> None:
     for _ in range(5):
         await server.enqueue("q")
-    asked = statements_asked(server, monkeypatch)
+    asked = await statements_asked(server, monkeypatch)
     query = (
         "{ jobs { nodes { payload events { type } attemptHistory { number } waitingFor { reason } worker { id } } } }"
     )

@@ -132,7 +132,7 @@ async def test_what_belongs_to_the_runs_of_a_page_is_loaded_at_once(server: Serv
     await register(server, FILM)
     for _ in range(4):
         await run(server, "film", {"film": {"name": "M"}})
-    asked = statements_asked(server, monkeypatch)
+    asked = await statements_asked(server, monkeypatch)
     query = "{ workflowRuns { nodes { context definition events { type } steps { result job { id } }"
     query += " jobs { run { id } } } } }"
     nodes = (await ask(server, query))["workflowRuns"]["nodes"]

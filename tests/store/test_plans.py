@@ -22,8 +22,8 @@ _HOT = ("enqueue.sql", "lease.sql", "report.sql", "sweep.sql", "queues.sql")
 _FEW = 1_500  # rows; the dead letters are a thousand
 _PAGES = 80  # the smallest of those tables is as large, and a lease of six jobs touches 64
 _NOW = datetime.now(UTC)
-# tenant, statuses, queue, kind, key, created from and to, finished from and to, error
-_NOTHING: tuple[Any, ...] = (None,) * 10
+# tenant, statuses, queue, kind, key, created from and to, finished from and to
+_NOTHING: tuple[Any, ...] = (None,) * 9
 FILTERS: dict[str, tuple[Any, ...]] = {
     "none": _NOTHING,
     "tenant": ("tenant", *_NOTHING[1:]),
@@ -31,8 +31,7 @@ FILTERS: dict[str, tuple[Any, ...]] = {
     "kind": (None, None, None, "kind3", *_NOTHING[4:]),
     "key": (None, None, None, None, "key 100", *_NOTHING[5:]),
     "created": (*_NOTHING[:5], _NOW - timedelta(days=1), _NOW + timedelta(days=1), *_NOTHING[7:]),
-    "finished": (*_NOTHING[:7], _NOW - timedelta(days=1), _NOW + timedelta(days=1), None),
-    "error": (*_NOTHING[:9], "error 20"),
+    "finished": (*_NOTHING[:7], _NOW - timedelta(days=1), _NOW + timedelta(days=1)),
     **{status: (None, [status], *_NOTHING[2:]) for status in ("queued", "leased", "succeeded", "dead")},
     "dead in a queue": (None, ["dead"], "q0", *_NOTHING[3:]),
     "queued in a queue": (None, ["queued"], "w3", *_NOTHING[3:]),
@@ -94,9 +93,30 @@ async def test_a_page_walks_an_index_whatever_is_asked(crowded: Database) -> Non
 async def test_a_stretch_of_time_in_which_nothing_ended_is_seen_to_be_empty(crowded: Database, statuses: Any) -> None:
     for hours in (-1_000, 1_000):
         start = _NOW + timedelta(hours=hours)
-        conditions = (None, statuses, *_NOTHING[2:7], start, start + timedelta(hours=1), None)
+        conditions = (None, statuses, *_NOTHING[2:7], start, start + timedelta(hours=1))
         plan = await _plan(crowded, "query", "job_page", *conditions, None, None, True, 50)
         assert sum(_read(plan)) < _FEW, hours
+
+
+@pytest.mark.parametrize("tenant", [None, "tenant"])
+@pytest.mark.parametrize("descending", [True, False])
+async def test_a_search_in_errors_reads_what_it_looks_at(crowded: Database, tenant: Any, descending: bool) -> None:
+    conditions = (tenant, *_NOTHING[1:], None, None, descending, 50)
+    none = await _plan(crowded, "query", "job_search", *conditions, "nothing of it", 100)
+    assert sum(_read(none)) == 101
+    all_of_them = await _plan(crowded, "query", "job_search", *conditions, "error", 500)
+    assert sum(_read(all_of_them)) == 50 + 50  # the dead letters, and their records
+
+
+async def test_a_tenant_s_dead_letters_are_found_among_many(crowded: Database) -> None:
+    async with crowded.connection() as sql:
+        three = await sql.fetchval("SELECT array_agg(id) FROM (SELECT id FROM dead ORDER BY id LIMIT 3) AS d")
+        for table in ("dead", "job_records"):
+            await sql.execute(f"UPDATE {table} SET tenant = 'few' WHERE id = ANY ($1)", three)
+        await sql.execute("ANALYZE dead, job_records")
+    page = await _plan(crowded, "query", "job_page", "few", ["dead"], *_NOTHING[2:], None, None, True, 50)
+    search = await _plan(crowded, "query", "job_search", "few", *_NOTHING[1:], None, None, True, 50, "x", 500)
+    assert (sum(_read(page)), sum(_read(search))) == (6, 3)
 
 
 async def test_what_is_shown_of_jobs_is_looked_up(crowded: Database) -> None:

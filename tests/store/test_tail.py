@@ -52,7 +52,7 @@ async def test_a_job_enqueued_in_a_transaction_that_is_undone_never_was(database
         await transaction.rollback()
     [made] = await enqueue.enqueue(database, [row(key="once")])
     assert made.is_new
-    assert len(await jobs.page(database, None, JobFilter(), most=10)) == 1
+    assert len((await jobs.page(database, None, JobFilter(), most=10)).ids) == 1
 
 
 async def test_a_page_of_large_events_ends_early_and_misses_nothing(database: Database) -> None:

@@ -335,7 +335,7 @@ async def _server(dsn: str, folder: Path, port: int | None) -> AsyncIterator[Ser
     """A server that is stopped at the end of the block."""
     settings = Settings(jwt_secret=SECRET, data_dir=folder, port=port or 0, env="test", reclaim_interval=3_600)
     async with running(settings, dsn) as started, aiohttp.ClientSession() as http:
-        yield Server(started.url, dsn, started.application, http)
+        yield Server(started.url, dsn, started.application, http, started.warming)
 
 
 def _logged(caplog: pytest.LogCaptureFixture, text: str) -> Callable[[], Awaitable[bool]]:

@@ -47,7 +47,7 @@ class JobQueries:
         page = await context.services.jobs.page(
             context.caller, wanted, part, oldest_first=order_by is JobOrder.OLDEST_FIRST
         )
-        return JobConnection.of(page, wanted)
+        return JobConnection.of(page, wanted, part)
 
     @strawberry.field(description="The queues that your jobs have been in, by name.")
     async def queues(

@@ -109,9 +109,10 @@ class RunService:
         found = await store.listed(self._database, ids, tenant)
         return window.page([found[run_id] for run_id in ids if run_id in found])
 
-    async def count(self, caller: Caller, wanted: RunFilter, most: int) -> int:
-        """How many are wanted and may be seen; counted up to `most`."""
-        return len(await self._ids(visible_tenant(caller), wanted, most=most))
+    async def count(self, caller: Caller, wanted: RunFilter, most: int) -> tuple[int, bool]:
+        """How many are wanted and may be seen, counted up to `most`, and whether those are all."""
+        found = len(await self._ids(visible_tenant(caller), wanted, most=most + 1))
+        return min(found, most), found <= most
 
     async def _ids(
         self,

@@ -77,7 +77,10 @@ class JobFilter:
     idempotency_key: str | None = strawberry.field(default=None, description="With this key.")
     created: TimeRange | None = strawberry.field(default=None, description="Enqueued then.")
     finished: TimeRange | None = strawberry.field(default=None, description="Ended then.")
-    error: str | None = strawberry.field(default=None, description="With this in its error, in any case.")
+    error: str | None = strawberry.field(
+        default=None,
+        description="With this in its error, in any case. Looks among 10,000 jobs at a time; see `isPartial`.",
+    )
 
     def checked(self) -> domain.JobFilter:
         """As the service takes it.

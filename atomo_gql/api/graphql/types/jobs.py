@@ -13,7 +13,7 @@ from atomo_gql.api.graphql.types.attempts import Attempt, WaitingFor, Worker, mi
 from atomo_gql.api.graphql.types.events import JobEvent
 from atomo_gql.api.graphql.types.paging import Count, PageInfo, argument, cursor_of
 from atomo_gql.domain import jobs as domain
-from atomo_gql.domain.paging import Page
+from atomo_gql.domain.paging import Page, Window
 from atomo_gql.domain.updates import JobUpdate
 
 if TYPE_CHECKING:
@@ -210,22 +210,30 @@ class JobConnection:
     edges: list[JobEdge] = strawberry.field(description="The jobs, each with its cursor.")
     nodes: list[Job] = strawberry.field(description="The jobs.")
     page_info: PageInfo = strawberry.field(description="Where it begins and ends.")
+    is_partial: bool = strawberry.field(
+        description="Whether there may be more though the page is not full: a filter with `error` looks among 10,000"
+        " jobs of each state at a time. Go on as from any page, with `endCursor` or `startCursor`."
+    )
     wanted: strawberry.Private[domain.JobFilter]
 
     @strawberry.field(description="How many match, on all pages, counted up to a thousand.")
     async def total_count(self, info: Info) -> Count:
         """Counted only when asked for."""
         context = info.context
-        found = await context.services.jobs.count(context.caller, self.wanted, _MOST_COUNTED + 1)
-        return Count(value=min(found, _MOST_COUNTED), is_exact=found <= _MOST_COUNTED)
+        value, is_exact = await context.services.jobs.count(context.caller, self.wanted, _MOST_COUNTED)
+        return Count(value=value, is_exact=is_exact)
 
     @classmethod
-    def of(cls, page: Page[domain.Job], wanted: domain.JobFilter) -> "JobConnection":
+    def of(cls, page: Page[domain.Job], wanted: domain.JobFilter, part: Window[UUID]) -> "JobConnection":
         """From the domain."""
         edges = [JobEdge(cursor=cursor_of(SORT, str(job.id)), node=Job.of(job, is_whole=False)) for job in page.items]
+        ends = [edge.cursor for edge in edges]
+        if page.stopped_at is not None:
+            ends.insert(0 if part.is_backwards else len(ends), cursor_of(SORT, str(page.stopped_at)))
         return cls(
             edges=edges,
             nodes=[edge.node for edge in edges],
-            page_info=PageInfo.of(page, [edge.cursor for edge in edges]),
+            page_info=PageInfo.of(page, ends),
+            is_partial=page.stopped_at is not None,
             wanted=wanted,
         )

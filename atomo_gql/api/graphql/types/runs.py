@@ -164,8 +164,8 @@ class WorkflowRunConnection:
     async def total_count(self, info: Info) -> Count:
         """Counted only when asked for."""
         context = info.context
-        found = await context.services.runs.count(context.caller, self.wanted, _MOST_COUNTED + 1)
-        return Count(value=min(found, _MOST_COUNTED), is_exact=found <= _MOST_COUNTED)
+        value, is_exact = await context.services.runs.count(context.caller, self.wanted, _MOST_COUNTED)
+        return Count(value=value, is_exact=is_exact)
 
     @classmethod
     def of(cls, page: Page[domain.Run], wanted: RunFilter) -> "WorkflowRunConnection":
