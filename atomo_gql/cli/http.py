@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -21,6 +21,7 @@ _OUTAGE_SECS, _AGAIN_SECS = 60.0, 1.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
+Lasting = Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]]
 
 
 def server_options(function: Function) -> Function:
@@ -85,18 +86,18 @@ class Client:
             return await connection.rest(method, path, body, headers)
 
     @contextlib.asynccontextmanager
-    async def lasting(self) -> AsyncIterator[Callable[[str, str], Coroutine[Any, Any, Any]]]:
-        """`rest` without a body, again and again on one connection. Once the server has answered, an outage of some
-        seconds is waited out."""
+    async def lasting(self) -> AsyncIterator[Lasting]:
+        """Calls again and again on one connection. Once the server has answered, an outage of some seconds is waited
+        out."""
         async with self._connected() as connection:
             answered_at: float | None = None
             clock = asyncio.get_running_loop().time
 
-            async def rest(method: str, path: str) -> Any:
+            async def ask(call: Callable[[Connection], Awaitable[Any]]) -> Any:
                 nonlocal answered_at
                 while True:
                     try:
-                        answer = await connection.rest(method, path)
+                        answer = await call(connection)
                     except ClientError as error:
                         is_away = isinstance(error, Unreachable) or getattr(error, "status", 0) in (429, 503)
                         if not is_away or answered_at is None or clock() - answered_at > _OUTAGE_SECS:
@@ -106,7 +107,7 @@ class Client:
                         answered_at = clock()
                         return answer
 
-            yield rest
+            yield ask
 
     async def graphql(self, query: str, variables: dict[str, Any]) -> Any:
         """Run a query or mutation; its data."""

@@ -1,5 +1,6 @@
 """`atomo-gql enqueue` and `atomo-gql job`."""
 
+import itertools
 import json
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ mutation ($queue: String!, $kind: String!, $payload: JSON, $idempotencyKey: Stri
 _LIST = """
 query ($filter: JobFilter, $first: Int, $after: String) { jobs(filter: $filter, first: $first, after: $after) {
   nodes { id queue kind status attempts maxAttempts createdAt error waitingFor { message } }
-  pageInfo { hasNextPage endCursor } isPartial } }"""
+  pageInfo { hasNextPage endCursor } } }"""
 _RETRY = "mutation ($id: ID!) { retryJob(id: $id) { id status } }"
 _CANCEL = "mutation ($id: ID!, $reason: String) { cancelJob(id: $id, reason: $reason) { id status error } }"
 _EVENTS = """
@@ -90,31 +91,37 @@ def listing(url: str, token: str | None, status: tuple[str, ...], most: int, as_
     conditions: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if status:
         conditions["status"] = [one.upper() for one in status]
-    console = Console(highlight=False)
-    found, has_more = run(_listed(Client(url, token), conditions, most, None if as_json else console))
+    console = None if as_json else Console(highlight=False)
+    found, has_more = run(_listed(Client(url, token), conditions, most, console))
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif has_more:
         click.echo("… and more; see --most", err=True)
 
 
-async def _listed(client: Client, conditions: dict[str, Any], most: int, console: Console | None) -> tuple[Any, bool]:
-    """The newest jobs, and whether there are more; on the console, each page when it comes."""
+async def _listed(
+    client: Client, conditions: dict[str, Any], most: int, console: Console | None
+) -> tuple[list[Any], bool]:
+    """The newest jobs, and whether there may be more; on the console, each page when it comes. A search in errors takes
+    as many pages as there is to look at, and ends none of them full."""
     found: list[Any] = []
-    page: dict[str, Any] = {"isPartial": True, "pageInfo": {"endCursor": None}}
-    searched = 0
-    with Console(stderr=True).status("") as status:
-        while page["isPartial"]:
-            wanted = {"filter": conditions, "first": most - len(found), "after": page["pageInfo"]["endCursor"]}
-            page = (await client.graphql(_LIST, wanted))["jobs"]
-            found += page["nodes"]
-            searched += 1
-            if console is not None and page["nodes"]:
-                status.stop()
-                _print_jobs(console, page["nodes"])
+    after: str | None = None
+    async with client.lasting() as ask:
+        with Console(stderr=True).status("searching") as status:
+            status.stop()  # most lists are one page
+            for pages in itertools.count(1):
+                wanted = {"filter": conditions, "first": most - len(found), "after": after}
+                page = (await ask(lambda server: server.graphql(_LIST, wanted)))["jobs"]  # noqa: B023  # called at once
+                found += page["nodes"]
+                has_more, after = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
+                if console is not None:
+                    status.stop()
+                    _print_jobs(console, page["nodes"])
+                if len(found) == most or not has_more:
+                    break
+                status.update(f"searching: {pages:,} pages of jobs that failed, {len(found)} found")
                 status.start()
-            status.update(f"searching: {searched:,} pages of errors, {len(found)} found")
-    return found, page["pageInfo"]["hasNextPage"]
+    return found, has_more
 
 
 def _print_jobs(console: Console, jobs: list[Any]) -> None:

@@ -6,7 +6,6 @@ After the cursor connections of Relay (https://relay.dev/graphql/connections.htm
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
-from uuid import UUID
 
 from atomo_gql.domain.errors import BadUserInput
 from atomo_gql.domain.rules import check_range
@@ -23,7 +22,7 @@ class Page(Generic[Item]):
     items: Sequence[Item]
     has_next: bool
     has_previous: bool
-    stopped_at: UUID | None = None  # where a search that is bounded stopped before the page was full, and goes on
+    resumes_at: object | None = None  # the key from behind which a search goes on that ended before it had seen all
 
 
 class Walk(TypedDict, Generic[Key]):
@@ -67,11 +66,12 @@ class Window(Generic[Key]):
             "most": self.most + 1,
         }
 
-    def page(self, found: Sequence[Item], stopped_at: UUID | None = None) -> Page[Item]:
-        """From what a query found that went as `walk` says, and where it stopped, if it was not to look at all."""
-        items, has_more = found[: self.most], len(found) > self.most or stopped_at is not None
-        if len(items) == self.most:
-            stopped_at = None
+    def page(self, found: Sequence[Item], resumes_at: Key | None = None) -> Page[Item]:
+        """From what a query found that went as `walk` says; `resumes_at`: it ended there, before it had seen all."""
+        items = found[: self.most]
+        if len(found) > self.most:
+            resumes_at = None
+        has_more = len(found) > self.most or resumes_at is not None
         if self.is_backwards:
-            return Page(items[::-1], self.before is not None, has_more, stopped_at)
-        return Page(items, has_more, self.after is not None, stopped_at)
+            return Page(items[::-1], self.before is not None, has_more, resumes_at)
+        return Page(items, has_more, self.after is not None, resumes_at)

@@ -20,7 +20,7 @@ from atomo_gql.store.batching import Batcher
 from atomo_gql.store.enqueue import Enqueued, EnqueueRow
 
 MOST_AHEAD = 1_000  # jobs counted before one that waits
-MOST_SEARCHED = 10_000  # that failed, in each state, among whose errors one page looks for a text
+MOST_SEARCHED = 10_000  # jobs of each state among whose errors one page looks for a text
 
 
 class JobService:
@@ -87,17 +87,19 @@ class JobService:
             BadUserInput: a condition breaks a rule.
         """
         tenant = self.tenant_of(caller, wanted)
-        ids, stopped_at = await store_jobs.page(
+        ids, resumes_at = await store_jobs.page(
             self._database, tenant, wanted, look=MOST_SEARCHED, **window.walk(ascending=oldest_first)
         )
         found = await store_jobs.listed(self._database, ids, tenant)
-        return window.page([found[job_id] for job_id in ids if job_id in found], stopped_at)
+        return window.page([found[job_id] for job_id in ids if job_id in found], resumes_at)
 
-    async def count(self, caller: Caller, wanted: JobFilter, most: int) -> tuple[int, bool]:
+    async def count(self, caller: Caller, wanted: JobFilter, most: int, *, oldest_first: bool) -> tuple[int, bool]:
         """How many are wanted and may be seen, counted up to `most`, and whether those are all."""
         tenant = self.tenant_of(caller, wanted)
-        ids, stopped_at = await store_jobs.page(self._database, tenant, wanted, most=most + 1, look=MOST_SEARCHED)
-        return min(len(ids), most), len(ids) <= most and stopped_at is None
+        ids, resumes_at = await store_jobs.page(
+            self._database, tenant, wanted, descending=not oldest_first, most=most + 1, look=MOST_SEARCHED
+        )
+        return min(len(ids), most), len(ids) <= most and resumes_at is None
 
     def tenant_of(self, caller: Caller, wanted: JobFilter) -> str | None:
         """Whose jobs a filter is about, as the store knows it.

@@ -11,10 +11,10 @@ from atomo_gql.store.database import Database
 
 
 class Found(NamedTuple):
-    """The ids of a page of jobs, and the key beyond which a look that is bounded has not looked; None: it saw all."""
+    """The ids of a page of jobs, and the key from behind which a search goes on; None: it has seen all."""
 
     ids: list[UUID]
-    stopped_at: UUID | None
+    resumes_at: UUID | None
 
 
 async def get(database: Database, ids: Sequence[UUID], tenant: str | None) -> dict[UUID, Job]:
@@ -63,7 +63,7 @@ async def page(
 ) -> Found:
     """The ids of at most so many jobs that are wanted, in the order of their ids, which is that of their making.
 
-    `look`: among how many that failed, and are not finished with, the text of an error is searched for; None: all.
+    `look`: among how many of each state the text of an error is searched for; None: all. Fewer where errors are long.
     """
     conditions = (
         tenant,

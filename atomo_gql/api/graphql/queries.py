@@ -44,10 +44,9 @@ class JobQueries:
         """`jobs(…)`."""
         context, wanted = info.context, (filter or JobFilter()).checked()
         part = window(jobs.SORT, uuid_key, first=first, after=after, last=last, before=before)
-        page = await context.services.jobs.page(
-            context.caller, wanted, part, oldest_first=order_by is JobOrder.OLDEST_FIRST
-        )
-        return JobConnection.of(page, wanted, part)
+        oldest_first = order_by is JobOrder.OLDEST_FIRST
+        page = await context.services.jobs.page(context.caller, wanted, part, oldest_first=oldest_first)
+        return JobConnection.of(page, wanted, part, oldest_first=oldest_first)
 
     @strawberry.field(description="The queues that your jobs have been in, by name.")
     async def queues(

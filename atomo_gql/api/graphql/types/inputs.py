@@ -79,7 +79,7 @@ class JobFilter:
     finished: TimeRange | None = strawberry.field(default=None, description="Ended then.")
     error: str | None = strawberry.field(
         default=None,
-        description="With this in its error, in any case. Looks among 10,000 jobs at a time; see `isPartial`.",
+        description="With this in its error, in any case. Looked for among so many jobs at a time: see `isPartial`.",
     )
 
     def checked(self) -> domain.JobFilter:

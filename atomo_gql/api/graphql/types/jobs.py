@@ -211,29 +211,35 @@ class JobConnection:
     nodes: list[Job] = strawberry.field(description="The jobs.")
     page_info: PageInfo = strawberry.field(description="Where it begins and ends.")
     is_partial: bool = strawberry.field(
-        description="Whether there may be more though the page is not full: a filter with `error` looks among 10,000"
-        " jobs of each state at a time. Go on as from any page, with `endCursor` or `startCursor`."
+        description="Whether a search by `error` ended before it had looked at all: it looks at 10,000 jobs of each"
+        " state at a time, or fewer with long errors. Go on as from any page, even from one without a job."
     )
     wanted: strawberry.Private[domain.JobFilter]
+    oldest_first: strawberry.Private[bool]
 
-    @strawberry.field(description="How many match, on all pages, counted up to a thousand.")
+    @strawberry.field(description="How many match, on all pages, counted up to a thousand, as far as a page looks.")
     async def total_count(self, info: Info) -> Count:
         """Counted only when asked for."""
         context = info.context
-        value, is_exact = await context.services.jobs.count(context.caller, self.wanted, _MOST_COUNTED)
+        value, is_exact = await context.services.jobs.count(
+            context.caller, self.wanted, _MOST_COUNTED, oldest_first=self.oldest_first
+        )
         return Count(value=value, is_exact=is_exact)
 
     @classmethod
-    def of(cls, page: Page[domain.Job], wanted: domain.JobFilter, part: Window[UUID]) -> "JobConnection":
+    def of(
+        cls, page: Page[domain.Job], wanted: domain.JobFilter, part: Window[UUID], *, oldest_first: bool
+    ) -> "JobConnection":
         """From the domain."""
         edges = [JobEdge(cursor=cursor_of(SORT, str(job.id)), node=Job.of(job, is_whole=False)) for job in page.items]
         ends = [edge.cursor for edge in edges]
-        if page.stopped_at is not None:
-            ends.insert(0 if part.is_backwards else len(ends), cursor_of(SORT, str(page.stopped_at)))
+        if page.resumes_at is not None:
+            ends.insert(0 if part.is_backwards else len(ends), cursor_of(SORT, str(page.resumes_at)))
         return cls(
             edges=edges,
             nodes=[edge.node for edge in edges],
             page_info=PageInfo.of(page, ends),
-            is_partial=page.stopped_at is not None,
+            is_partial=page.resumes_at is not None,
             wanted=wanted,
+            oldest_first=oldest_first,
         )

@@ -33,9 +33,9 @@ class PageInfo:
     has_next_page: bool = strawberry.field(description="Whether there is more behind the end.")
     has_previous_page: bool = strawberry.field(description="Whether there is more before the start.")
     start_cursor: str | None = strawberry.field(
-        description="Of the first edge; pass it as `before` for the page before."
+        description="Where the page begins; pass it as `before` for the page before."
     )
-    end_cursor: str | None = strawberry.field(description="Of the last edge; pass it as `after` for the next page.")
+    end_cursor: str | None = strawberry.field(description="Where the page ends; pass it as `after` for the next page.")
 
     @classmethod
     def of(cls, page: Page[Item], cursors: list[str]) -> "PageInfo":

@@ -1,4 +1,4 @@
-"""A text is looked for among the errors of a bounded number of jobs at a time, and all pages together miss none."""
+"""Pages of jobs, whatever is asked: all together miss none, though a search in errors looks at a few at a time."""
 
 import random
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ async def _failed(database: Database, chance: random.Random) -> None:
     for job in held[:200]:
         failed = ReportRow(job.id, job.lease_id, token.id, error=chance.choice(_ERRORS))
         await report.fail(database, [failed._replace(retryable=chance.random() < 0.4, retry_after_secs=0)])
+    await report.complete(database, [ReportRow(job.id, job.lease_id, token.id) for job in held[200:215]])
     await lease.lease(database, [LeaseRow(token.id, 60, 600, ("*",))])
 
 
@@ -41,27 +42,33 @@ def _filters(chance: random.Random, keys: list[str], moments: list[datetime]) ->
         return chance.choice(values) if chance.random() < 0.3 else None
 
     return JobFilter(
-        error=chance.choice(("api", "API", "full", "ärger", "nothing of it", "e")),
+        error=chance.choice(("api", "API", "full", "ärger", "nothing of it", "e", None, None, None)),
         statuses=maybe((JobStatus.DEAD,), (JobStatus.QUEUED, JobStatus.LEASED), (JobStatus.SUCCEEDED,), ()),
         queue=maybe("q", "r"),
         kind=maybe("one", "two"),
         idempotency_key=chance.choice(keys) if chance.random() < 0.1 else None,
         created_from=maybe(*moments),
+        created_to=maybe(*moments),
+        finished_from=maybe(*moments),
         finished_to=maybe(*moments),
     )
 
 
 def _is_wanted(job: Any, tenant: str | None, wanted: JobFilter) -> bool:
+    def within(moment: datetime | None, start: datetime | None, end: datetime | None) -> bool:
+        if start is None and end is None:
+            return True
+        return moment is not None and (start is None or moment >= start) and (end is None or moment < end)
+
     return (
-        job["error"] is not None
-        and str(wanted.error).lower() in job["error"].lower()
+        (wanted.error is None or wanted.error.lower() in (job["error"] or "").lower())
         and tenant in (None, job["tenant"])
         and (wanted.statuses is None or job["status"] in wanted.statuses)
         and wanted.queue in (None, job["queue"])
         and wanted.kind in (None, job["kind"])
         and wanted.idempotency_key in (None, job["idempotency_key"])
-        and (wanted.created_from is None or job["created_at"] >= wanted.created_from)
-        and (wanted.finished_to is None or (job["finished_at"] is not None and job["finished_at"] < wanted.finished_to))
+        and within(job["created_at"], wanted.created_from, wanted.created_to)
+        and within(job["finished_at"], wanted.finished_from, wanted.finished_to)
     )
 
 
@@ -74,7 +81,7 @@ async def test_pages_of_short_looks_find_what_one_look_finds(database: Database,
     keys = [job["idempotency_key"] for job in every if job["idempotency_key"]]
     moments = [job["created_at"] for job in every[::60]] + [datetime.now(UTC)]
     short = 0
-    for _ in range(60):
+    for _ in range(120):
         tenant, wanted = chance.choice((None, None, "", "acme")), _filters(chance, keys, moments)
         look, most, descending = chance.choice((1, 7, 50, None)), chance.choice((1, 5, 40)), chance.random() < 0.5
         expected = [job["id"] for job in every if _is_wanted(job, tenant, wanted)][:: 1 if descending else -1]
@@ -82,13 +89,27 @@ async def test_pages_of_short_looks_find_what_one_look_finds(database: Database,
         edge: UUID | None = None
         while True:
             window = {"below": edge} if descending else {"above": edge}
-            ids, stopped_at = await jobs.page(
+            ids, resumes_at = await jobs.page(
                 database, tenant, wanted, **window, descending=descending, most=most, look=look
             )
             found += ids
-            short += len(ids) < most and stopped_at is not None
-            if stopped_at is None and len(ids) < most:
+            short += len(ids) < most and resumes_at is not None
+            if resumes_at is None and len(ids) < most:
                 break
-            edge = ids[-1] if stopped_at is None else stopped_at
+            edge = ids[-1] if resumes_at is None else resumes_at
         assert found == expected, (tenant, wanted, look, most, descending)
     assert short > 20
+
+
+async def test_a_look_at_long_errors_is_shorter(database: Database) -> None:
+    await enqueue.enqueue(database, [row() for _ in range(30)])
+    token = await make_token(database, "*")
+    [held] = await lease.lease(database, [LeaseRow(token.id, 30, 600, ("*",))])
+    long = [ReportRow(job.id, job.lease_id, token.id, error="hay" * 3_333, retryable=False) for job in held]
+    await report.fail(database, [long[0]._replace(error="hay and a needle"), *long[1:]])
+    looks, edge, found = 0, None, []
+    while looks == 0 or edge is not None:
+        ids, edge = await jobs.page(database, None, JobFilter(error="needle"), below=edge, most=40, look=400)
+        found += ids
+        looks += 1
+    assert ([str(one) for one in found], looks) == ([held[0].id], 3)  # ten of them are as long as 400 are wont to be
