@@ -106,21 +106,23 @@ async def _listed(
     as many pages as there is to look at, and ends none of them full."""
     found: list[Any] = []
     after: str | None = None
-    async with client.lasting() as ask:
-        with Console(stderr=True).status("searching") as status:
-            status.stop()  # most lists are one page
-            for pages in itertools.count(1):
+    status = Console(stderr=True).status("")
+    try:
+        async with client.lasting() as ask:
+            for number in itertools.count(2):
                 wanted = {"filter": conditions, "first": most - len(found), "after": after}
                 page = (await ask(lambda server: server.graphql(_LIST, wanted)))["jobs"]  # noqa: B023  # called at once
                 found += page["nodes"]
                 has_more, after = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
-                if console is not None:
+                if console is not None and page["nodes"]:
                     status.stop()
                     _print_jobs(console, page["nodes"])
                 if len(found) == most or not has_more:
                     break
-                status.update(f"searching: {pages:,} pages of jobs that failed, {len(found)} found")
+                status.update(f"searching, page {number:,} of the jobs that failed; {len(found)} found")
                 status.start()
+    finally:
+        status.stop()
     return found, has_more
 
 
