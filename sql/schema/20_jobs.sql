@@ -69,11 +69,13 @@ CREATE TABLE ready (
 -- One index for each way a lease asks (40_dispatch.sql). Within a queue and a priority the rows that are due come first,
 -- so those that are not due yet are never in the way. The expressions are there to keep the planner from answering one
 -- way with the index of another and a filter, which is fast on a small table and a scan of everybody's backlog on a big
--- one. U+001F occurs in no tenant's and no queue's name.
+-- one. U+001F occurs in no tenant's, no queue's and no kind's name.
 CREATE INDEX ready_by_queue ON ready (queue, priority DESC, eligible_at, id);
 CREATE INDEX ready_by_tenant ON ready ((tenant || E'\x1f' || queue), priority DESC, eligible_at, id) WHERE tenant <> '';
 CREATE INDEX ready_by_priority ON ready ((priority::integer) DESC, eligible_at, id);
-CREATE INDEX ready_by_kind ON ready (queue, kind, tenant, priority DESC, eligible_at, id);
+CREATE INDEX ready_by_kind ON ready ((queue || E'\x1f' || kind), priority DESC, eligible_at, id);
+CREATE INDEX ready_by_tenant_kind ON ready ((tenant || E'\x1f' || queue || E'\x1f' || kind), priority DESC, eligible_at, id)
+    WHERE tenant <> '';
 
 CREATE INDEX ready_by_deadline ON ready (deadline) WHERE deadline IS NOT NULL;  -- job_overdue
 CREATE INDEX ready_failed ON ready (id) WHERE error IS NOT NULL;                -- job_search

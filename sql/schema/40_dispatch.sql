@@ -23,23 +23,15 @@ BEGIN
     END IF;
 END $$;
 
--- What a worker of few kinds may have is asked for lane by lane: one tenant's jobs of one kind in one queue.
-CREATE TYPE kind_lane AS (tenant text, queue text, kind text);
-
--- The lanes of these kinds in which a job is queued, found by skipping along the index from one tenant to the next.
-CREATE FUNCTION kind_lanes(p_tenant text, p_queues text[], p_paused text[], p_kinds text[]) RETURNS kind_lane[]
-LANGUAGE sql STABLE AS $$
-    WITH RECURSIVE found AS (
-        SELECT q.queue, k.kind, (SELECT r.tenant FROM ready AS r WHERE r.queue = q.queue AND r.kind = k.kind
-                                     AND r.tenant >= coalesce(p_tenant, '') ORDER BY r.tenant LIMIT 1) AS tenant
-        FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_kinds) AS k (kind)
-        UNION ALL
-        SELECT f.queue, f.kind, (SELECT r.tenant FROM ready AS r WHERE r.queue = f.queue AND r.kind = f.kind
-                                     AND r.tenant > f.tenant ORDER BY r.tenant LIMIT 1)
-        FROM found AS f WHERE f.tenant IS NOT NULL AND p_tenant IS NULL)
-    SELECT coalesce(array_agg((tenant, queue, kind)::kind_lane), '{}') FROM found
-    WHERE tenant IS NOT NULL AND (p_tenant IS NULL OR tenant = p_tenant)
-        AND (p_paused IS NULL OR tenant || E'\x1f' || queue <> ALL (p_paused))
+-- What a worker of few kinds may have is asked for lane by lane: the jobs of one kind in one queue, of one tenant or of any.
+-- The lanes in which a job is queued: queue, U+001F, kind; or of a tenant: tenant, U+001F, queue, U+001F, kind.
+CREATE FUNCTION kind_lanes(p_tenant text, p_queues text[], p_kinds text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(l.lane), '{}')
+    FROM (SELECT coalesce(p_tenant || E'\x1f', '') || q.queue || E'\x1f' || k.kind AS lane
+          FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_kinds) AS k (kind)) AS l
+    WHERE CASE WHEN p_tenant IS NULL
+        THEN EXISTS (SELECT FROM ready AS r WHERE r.queue || E'\x1f' || r.kind = l.lane)
+        ELSE EXISTS (SELECT FROM ready AS r WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = l.lane AND r.tenant <> '') END
 $$;
 
 -- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
@@ -67,7 +59,7 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
 DECLARE
     v_now timestamptz := statement_timestamp();
     v_paused text[];
-    v_lanes kind_lane[];
+    v_lanes text[];
     v_slack CONSTANT integer := 64;   -- candidates beyond what is needed: others may be taking the first ones
     v_few CONSTANT integer := 64;     -- queues, to be looked for among all that waits
     v_sample CONSTANT integer := 32;  -- rows that tell whether it is worth it
@@ -96,7 +88,7 @@ BEGIN
         SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
     END IF;
     IF p_kinds IS NOT NULL THEN
-        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
+        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), p_kinds);
     END IF;
     v_is_wide := v_lanes IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few;
     IF v_is_told THEN
@@ -158,16 +150,29 @@ BEGIN
             v_depths := coalesce(v_depths, array_fill(
                 least(v_most, v_left / greatest(1, coalesce(cardinality(v_lanes), cardinality(p_queues))) + 8),
                 ARRAY[coalesce(cardinality(v_lanes), cardinality(p_queues))]));
-            IF v_lanes IS NOT NULL THEN
+            IF v_lanes IS NOT NULL AND p_tenant IS NULL THEN
                 SELECT array_agg(m.place), array_agg(m.eligible_at), array_agg(m.id),
                     array_agg(m.ord) FILTER (WHERE m.is_last), array_agg(m.at) FILTER (WHERE m.is_last)
                 INTO v_places, v_sinces, v_ids, v_ends, v_cuts FROM (
                     SELECT c.*, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
-                    FROM unnest(v_lanes, v_depths) WITH ORDINALITY AS k (tenant, queue, kind, depth, ord)
-                    CROSS JOIN LATERAL (
+                    FROM unnest(v_lanes, v_depths) WITH ORDINALITY AS k (lane, depth, ord) CROSS JOIN LATERAL (
                         SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                         FROM ready AS r
-                        WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant AND r.priority = v_priority
+                        WHERE r.queue || E'\x1f' || r.kind = k.lane AND r.priority = v_priority
+                            AND (r.eligible_at, r.id) > (v_since, v_after) AND r.eligible_at <= v_now
+                            AND (r.deadline IS NULL OR r.deadline > v_now)
+                            AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
+                        ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
+                    ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
+            ELSIF v_lanes IS NOT NULL THEN
+                SELECT array_agg(m.place), array_agg(m.eligible_at), array_agg(m.id),
+                    array_agg(m.ord) FILTER (WHERE m.is_last), array_agg(m.at) FILTER (WHERE m.is_last)
+                INTO v_places, v_sinces, v_ids, v_ends, v_cuts FROM (
+                    SELECT c.*, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
+                    FROM unnest(v_lanes, v_depths) WITH ORDINALITY AS k (lane, depth, ord) CROSS JOIN LATERAL (
+                        SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
+                        FROM ready AS r
+                        WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = k.lane AND r.tenant <> '' AND r.priority = v_priority
                             AND (r.eligible_at, r.id) > (v_since, v_after) AND r.eligible_at <= v_now
                             AND (r.deadline IS NULL OR r.deadline > v_now)
                         ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
@@ -235,15 +240,23 @@ END $$;
 -- The highest priority below p_below, and above p_above, at which a job is queued in that scope, or in those lanes, and
 -- when the first of it becomes, or became, eligible: whoever reads on from there need not pass what is dead before it,
 -- which is much while a transaction somewhere keeps it from being cleaned away. Null: there is none.
-CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes kind_lane[], p_below integer, p_above integer,
+CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes text[], p_below integer, p_above integer,
                           OUT priority integer, OUT since timestamptz)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
-    IF p_lanes IS NOT NULL THEN
+    IF p_lanes IS NOT NULL AND p_tenant IS NULL THEN
         SELECT t.priority, min(t.eligible_at) INTO priority, since
-        FROM unnest(p_lanes) AS k CROSS JOIN LATERAL (
+        FROM unnest(p_lanes) AS k (lane) CROSS JOIN LATERAL (
             SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.queue = k.queue AND r.kind = k.kind AND r.tenant = k.tenant
+            WHERE r.queue || E'\x1f' || r.kind = k.lane
+                AND r.priority < p_below AND r.priority > p_above
+            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+    ELSIF p_lanes IS NOT NULL THEN
+        SELECT t.priority, min(t.eligible_at) INTO priority, since
+        FROM unnest(p_lanes) AS k (lane) CROSS JOIN LATERAL (
+            SELECT r.priority, r.eligible_at FROM ready AS r
+            WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = k.lane AND r.tenant <> ''
                 AND r.priority < p_below AND r.priority > p_above
             ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
         GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
@@ -300,16 +313,22 @@ DECLARE
     v_first timestamptz;
     v_soonest timestamptz;
     v_paused text[];
-    v_lanes kind_lane[];
+    v_lanes text[];
 BEGIN
     SELECT d.queues, d.paused INTO p_queues, v_paused FROM dispatch_scope(p_tenant, p_queues) AS d;
     IF p_kinds IS NOT NULL THEN
-        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), v_paused, p_kinds);
+        v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), p_kinds);
     END IF;
     LOOP
         SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
         EXIT WHEN v_priority IS NULL;
-        IF v_paused IS NOT NULL AND v_lanes IS NULL THEN
+        IF v_paused IS NOT NULL AND v_lanes IS NOT NULL THEN
+            v_first := (SELECT min(t.eligible_at) FROM unnest(v_lanes) AS k (lane) CROSS JOIN LATERAL (
+                SELECT r.eligible_at FROM ready AS r
+                WHERE r.queue || E'\x1f' || r.kind = k.lane AND r.priority = v_priority AND r.eligible_at >= v_first
+                    AND r.tenant || E'\x1f' || r.queue <> ALL (v_paused)
+                ORDER BY r.eligible_at LIMIT 1) AS t);
+        ELSIF v_paused IS NOT NULL THEN
             v_first := (SELECT min(t.eligible_at) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
                 SELECT r.eligible_at FROM ready AS r
                 WHERE r.queue = q.queue AND r.priority = v_priority AND r.eligible_at >= v_first

@@ -34,13 +34,19 @@ async def test_each_scope_gets_the_first_that_are_free(
     database: Database, sql: Any, seed: int, paused: list[tuple[str, str]]
 ) -> None:
     chance = random.Random(seed)
-    await enqueue.enqueue(database, [_job(chance, datetime.now(UTC)) for _ in range(900)])
+    now = datetime.now(UTC)
+    await enqueue.enqueue(database, [_job(chance, now) for _ in range(900)])
     for whose, queue in paused:
         await sql.execute("INSERT INTO queue_pauses VALUES ($1, $2, new_id(), now(), 'user:x')", queue, whose)
     waiting = await sql.fetch("SELECT * FROM ready WHERE eligible_at <= now() ORDER BY priority DESC, eligible_at, id")
     held = {r["id"] for r in waiting[:60] + chance.sample(waiting, 250)}
     free = [r for r in waiting if r["id"] not in held and r["queue"] not in [q for t, q in paused if t == "\x1f"]]
     free = [r for r in free if (r["tenant"], r["queue"]) not in paused]
+    waits = [
+        r
+        for r in await sql.fetch("SELECT * FROM ready")
+        if ("\x1f", r["queue"]) not in paused and (r["tenant"], r["queue"]) not in paused
+    ]
     sets = [None, *(chance.sample(_QUEUES, count) for count in (1, 2, 4, 11, 12)), [*_QUEUES, *_IDLE]]
 
     async with database.connection() as holder, holder.transaction():
@@ -48,13 +54,15 @@ async def test_each_scope_gets_the_first_that_are_free(
         for _ in range(80):
             tenant, queues = chance.choice((None, None, "acme", "acm")), chance.choice(sets)
             kinds, count = chance.choice((None, None, ["one"], ["two", "three"])), chance.choice((1, 2, 10, 70, 2_000))
-            expected = [
-                r
-                for r in free
-                if tenant in (None, r["tenant"])
-                and (queues is None or r["queue"] in queues)
-                and (kinds is None or r["kind"] in kinds)
-            ]
+
+            def is_of_scope(r: Any, tenant: Any = tenant, queues: Any = queues, kinds: Any = kinds) -> bool:
+                return (
+                    tenant in (None, r["tenant"])
+                    and (queues is None or r["queue"] in queues)
+                    and (kinds is None or r["kind"] in kinds)
+                )
+
+            expected = [r for r in free if is_of_scope(r)]
             attempt = sql.transaction()
             await attempt.start()
             told = (
@@ -65,6 +73,9 @@ async def test_each_scope_gets_the_first_that_are_free(
             taken = [r["id"] for r in await sql.fetch(_TAKE, tenant, queues, kinds, count, *told)]
             await attempt.rollback()
             assert sorted(taken) == sorted(r["id"] for r in expected[:count]), (tenant, queues, kinds, count, told)
+            due = await sql.fetchval("SELECT next_eligible($1, $2, $3)", tenant, queues, kinds)
+            first = min((max(r["eligible_at"], now) for r in waits if is_of_scope(r)), default=None)
+            assert (due and max(due, now)) == first, (tenant, queues, kinds)
 
 
 async def _pages(sql: Any, queues: list[str], kinds: list[str] | None, count: int) -> int:
@@ -99,6 +110,14 @@ async def test_what_others_hold_is_read_a_few_times_at_most(
         )
         much_held = await _pages(sql, asked, kinds, 300)
     assert much_held < 3 * nothing_held + 3 * 600, (nothing_held, much_held)
+
+
+@pytest.mark.parametrize("tenants", [1, 1_500])
+async def test_jobs_of_a_kind_come_in_order_whosever_they_are(database: Database, sql: Any, tenants: int) -> None:
+    await enqueue.enqueue(database, [row("q", tenant=f"tenant {n % tenants}") for n in range(3_000)])
+    await fill.tidy(database)
+    await _pages(sql, ["q"], ["k"], 100)
+    assert await _pages(sql, ["q"], ["k"], 100) < 700  # of 100 jobs, six indexes
 
 
 async def test_many_short_queues_whose_heads_are_held(database: Database, sql: Any) -> None:
