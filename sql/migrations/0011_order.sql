@@ -1,7 +1,7 @@
 -- A search among errors looks at a bounded number of jobs; dead letters of a queue, and of a tenant, come in their order;
 -- and so do jobs of a kind, whosever they are.
 DROP INDEX dead_by_queue;
-CREATE INDEX dead_by_queue ON dead (queue, id);                        -- queue_stats, job_page, job_search
+CREATE INDEX dead_by_queue ON dead (queue, id) INCLUDE (tenant);       -- queue_stats, job_page, job_search
 CREATE INDEX dead_by_tenant ON dead (tenant, id) WHERE tenant <> '';   -- job_page, job_search
 CREATE INDEX dead_by_lane ON dead (tenant, queue) WHERE tenant <> '';  -- queue_stats
 
