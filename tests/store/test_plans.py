@@ -103,15 +103,17 @@ async def test_a_stretch_of_time_in_which_nothing_ended_is_seen_to_be_empty(crow
 async def test_dead_letters_are_walked_among_their_own(
     crowded: Database, tenant: str | None, queue: str | None, descending: bool
 ) -> None:
-    async with crowded.connection() as sql:  # two hundred of a thousand stand at the other end of the walk
-        end = await sql.fetchval("SELECT array_agg(id) FROM (SELECT id FROM dead ORDER BY id LIMIT 200) AS d")
-        if not descending:
-            end = await sql.fetchval("SELECT array_agg(id) FROM (SELECT id FROM dead ORDER BY id DESC LIMIT 200) AS d")
-        for table in ("dead", "job_records"):
-            await sql.execute(
-                f"UPDATE {table} SET tenant = $2, queue = $3 WHERE id = ANY ($1)", end, tenant or "", queue or "q"
-            )
-        await sql.execute("ANALYZE dead, job_records")
+    async with crowded.connection() as sql:
+        await sql.execute(
+            "INSERT INTO dead SELECT new_id(), now(), 3, 1, 1, '', 'q', 'error' FROM generate_series(1, 9000)"
+        )
+        far = "ORDER BY id" if descending else "ORDER BY id DESC"  # from where the walk begins
+        await sql.execute(
+            f"UPDATE dead SET tenant = $1, queue = $2 WHERE id IN (SELECT id FROM dead {far} LIMIT 200)",
+            tenant or "",
+            queue or "q",
+        )
+        await sql.execute("ANALYZE dead")
     conditions = (tenant, ["dead"], queue, *_NOTHING[3:], None, None, descending, 50)
     for name, more in (("job_page", ()), ("job_search", ("error", 500)), ("job_search", ("nothing of it", 100))):
         plan = await _plan(crowded, "query", name, *conditions, *more)
