@@ -15,13 +15,12 @@ import aiohttp
 import click
 
 from atomo_gql.client.connection import Connection
-from atomo_gql.client.errors import ClientError, Unreachable
+from atomo_gql.client.errors import ClientError, ServiceError, Unreachable
 
 _OUTAGE_SECS, _AGAIN_SECS = 60.0, 1.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
-Lasting = Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]]
 
 
 def server_options(function: Function) -> Function:
@@ -86,28 +85,10 @@ class Client:
             return await connection.rest(method, path, body, headers)
 
     @contextlib.asynccontextmanager
-    async def lasting(self) -> AsyncIterator[Lasting]:
-        """Calls again and again on one connection. Once the server has answered, an outage of some seconds is waited
-        out."""
+    async def lasting(self) -> AsyncIterator["Lasting"]:
+        """For calls again and again."""
         async with self._connected() as connection:
-            answered_at: float | None = None
-            clock = asyncio.get_running_loop().time
-
-            async def ask(call: Callable[[Connection], Awaitable[Any]]) -> Any:
-                nonlocal answered_at
-                while True:
-                    try:
-                        answer = await call(connection)
-                    except ClientError as error:
-                        is_away = isinstance(error, Unreachable) or getattr(error, "status", 0) in (429, 503)
-                        if not is_away or answered_at is None or clock() - answered_at > _OUTAGE_SECS:
-                            raise
-                        await asyncio.sleep(_AGAIN_SECS)
-                    else:
-                        answered_at = clock()
-                        return answer
-
-            yield ask
+            yield Lasting(connection)
 
     async def graphql(self, query: str, variables: dict[str, Any]) -> Any:
         """Run a query or mutation; its data."""
@@ -130,6 +111,41 @@ class Client:
             raise click.ClickException(why) from None
         except ClientError as error:
             raise click.ClickException(f"{at}: {error}" if at else str(error)) from None
+
+
+class Lasting:
+    """One connection, on which an outage of some seconds is waited out once the server has answered."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._answered_at: float | None = None
+
+    async def rest(self, method: str, path: str) -> Any:
+        """Call a REST route; its JSON."""
+        return await self._insist(lambda: self._connection.rest(method, path))
+
+    async def graphql(self, query: str, variables: dict[str, Any]) -> Any:
+        """Run a query; its data."""
+        return await self._insist(lambda: self._connection.graphql(query, variables))
+
+    async def _insist(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                answer = await call()
+            except ClientError as error:
+                if not _is_away(error) or self._answered_at is None or clock() - self._answered_at > _OUTAGE_SECS:
+                    raise
+                await asyncio.sleep(_AGAIN_SECS)
+            else:
+                self._answered_at = clock()
+                return answer
+
+
+def _is_away(error: ClientError) -> bool:
+    if isinstance(error, ServiceError):
+        return error.status in (429, 503) or error.code in ("UNAVAILABLE", "TOO_MANY_REQUESTS")
+    return isinstance(error, Unreachable)
 
 
 def _reason(error: Unreachable) -> str:

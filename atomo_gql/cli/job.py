@@ -1,8 +1,8 @@
 """`atomo-gql enqueue` and `atomo-gql job`."""
 
-import itertools
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -91,8 +91,7 @@ def listing(url: str, token: str | None, status: tuple[str, ...], most: int, as_
     conditions: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if status:
         conditions["status"] = [one.upper() for one in status]
-    console = None if as_json else Console(highlight=False)
-    found, has_more = run(_listed(Client(url, token), conditions, most, console))
+    found, has_more = run(_listed(Client(url, token), conditions, most, lambda jobs: None if as_json else _print(jobs)))
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif has_more:
@@ -100,33 +99,36 @@ def listing(url: str, token: str | None, status: tuple[str, ...], most: int, as_
 
 
 async def _listed(
-    client: Client, conditions: dict[str, Any], most: int, console: Console | None
+    client: Client, conditions: dict[str, Any], most: int, tell: Callable[[list[Any]], None]
 ) -> tuple[list[Any], bool]:
-    """The newest jobs, and whether there may be more; on the console, each page when it comes. A search in errors takes
-    as many pages as there is to look at, and ends none of them full."""
+    """The newest jobs, each page told when it comes, and whether there may be more.
+
+    A search in errors has pages of few jobs or none, and says how far it is.
+    """
     found: list[Any] = []
-    after: str | None = None
     status = Console(stderr=True).status("")
+    pages, after, has_more = 0, None, True
     try:
-        async with client.lasting() as ask:
-            for number in itertools.count(2):
+        async with client.lasting() as server:
+            while has_more and len(found) < most:
+                if pages:
+                    status.update(f"searched {pages:,} pages, {len(found)} found")
+                    status.start()
                 wanted = {"filter": conditions, "first": most - len(found), "after": after}
-                page = (await ask(lambda server: server.graphql(_LIST, wanted)))["jobs"]  # noqa: B023  # called at once
-                found += page["nodes"]
+                page = (await server.graphql(_LIST, wanted))["jobs"]
                 has_more, after = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
-                if console is not None and page["nodes"]:
+                found += page["nodes"]
+                pages += 1
+                if page["nodes"]:
                     status.stop()
-                    _print_jobs(console, page["nodes"])
-                if len(found) == most or not has_more:
-                    break
-                status.update(f"searching, page {number:,} of the jobs that failed; {len(found)} found")
-                status.start()
+                    tell(page["nodes"])
     finally:
         status.stop()
     return found, has_more
 
 
-def _print_jobs(console: Console, jobs: list[Any]) -> None:
+def _print(jobs: list[Any]) -> None:
+    console = Console(highlight=False)
     for one in jobs:
         attempts = f"{one['attempts']}/{one['maxAttempts']}"
         what = escape(f"{one['queue']}  {one['kind']}")

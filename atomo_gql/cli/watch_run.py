@@ -21,12 +21,12 @@ async def watch_run(client: Client, run_id: str) -> int:
     """Show the steps until the run ends; the exit status: 0 completed, 1 failed."""
     console = Console(highlight=False)
     path = f"/workflows/runs/{segment('run', run_id)}"
-    async with client.lasting() as ask:
-        found = await ask(lambda server: server.rest("GET", path))
+    async with client.lasting() as server:
+        found = await server.rest("GET", path)
         with Live(_shown(found), console=console, auto_refresh=False, transient=True) as live:
             while found["status"] not in ("Completed", "Failed"):
                 await asyncio.sleep(_PAUSE_SECS)
-                found = await ask(lambda server: server.rest("GET", path))
+                found = await server.rest("GET", path)
                 if console.is_terminal:
                     live.update(_shown(found), refresh=True)
     console.print(_shown(found))

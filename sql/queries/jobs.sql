@@ -34,27 +34,25 @@ SELECT id, CASE WHEN NOT is_beyond THEN body END AS body, size, is_beyond FROM s
 -- in, and those that cannot match fall away, because the plan is made for the values at hand (the pool says
 -- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at.
 --
--- Dead letters are ordered by their tenant, or else their queue, before their id, where only one is asked for: by a range,
--- from which the planner does not see that the order is that of the ids. So it walks the index of those, and never that
--- of all, in the hope to meet them soon.
+-- Dead letters of a queue or of a tenant are asked for by a range, and in the order of those first, so that the planner
+-- walks their own index: from an equality it would see that the order is that of the ids, and might walk those of all, in
+-- the hope to meet the wanted ones soon. Those of a kind are found by their records.
 SELECT id FROM (
     (SELECT j.id FROM job_records AS j
-     WHERE num_nonnulls($2::text[], $8::timestamptz, $9::timestamptz) = 0
-        AND id_matches(j.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     WHERE num_nonnulls($2::text[], $8::timestamptz, $9::timestamptz) = 0 AND id_matches(j.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
+        AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
      ORDER BY CASE WHEN $12::boolean THEN j.id END DESC, CASE WHEN NOT $12 THEN j.id END LIMIT $13::integer)
     UNION ALL
-    (SELECT r.id FROM ready AS r
+    (SELECT j.id FROM ready AS r JOIN job_records AS j ON j.id = r.id
      WHERE 'queued' = ANY ($2::text[]) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($1::text IS NULL OR r.tenant = $1) AND ($3::text IS NULL OR r.queue = $3) AND ($4::text IS NULL OR r.kind = $4)
-        AND id_matches(r.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
-        AND (num_nonnulls($6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, NULL, $6, $7) FROM job_records AS j WHERE j.id = r.id))
+        AND id_matches(r.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
      ORDER BY CASE WHEN $12::boolean THEN r.id END DESC, CASE WHEN NOT $12 THEN r.id END LIMIT $13::integer)
     UNION ALL
-    (SELECT l.id FROM leases AS l
+    (SELECT j.id FROM leases AS l JOIN job_records AS j ON j.id = l.id
      WHERE 'leased' = ANY ($2::text[]) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($1::text IS NULL OR l.tenant = $1) AND ($3::text IS NULL OR l.queue = $3) AND ($4::text IS NULL OR l.kind = $4)
-        AND id_matches(l.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
-        AND (num_nonnulls($6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, NULL, $6, $7) FROM job_records AS j WHERE j.id = l.id))
+        AND id_matches(l.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
      ORDER BY CASE WHEN $12::boolean THEN l.id END DESC, CASE WHEN NOT $12 THEN l.id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM events AS s JOIN job_records AS j ON j.id = s.stream_id
@@ -63,23 +61,28 @@ SELECT id FROM (
         AND id_matches(s.stream_id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
      ORDER BY CASE WHEN $12::boolean THEN s.stream_id END DESC, CASE WHEN NOT $12 THEN s.stream_id END LIMIT $13::integer)
     UNION ALL
+    (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
+     WHERE $4::text IS NOT NULL AND ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
+        AND end_matches(d.id, d.finished_at, $8, $9) AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
+        AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+     ORDER BY CASE WHEN $12::boolean THEN d.id END DESC, CASE WHEN NOT $12 THEN d.id END LIMIT $13::integer)
+    UNION ALL
     (SELECT d.id FROM dead AS d
-     WHERE ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
-        AND end_matches(d.id, d.finished_at, $8, $9)
-        AND ($1::text IS NULL OR d.tenant BETWEEN $1 AND $1) AND ($3::text IS NULL OR d.queue BETWEEN $3 AND $3)
+     WHERE $4::text IS NULL AND ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
+        AND end_matches(d.id, d.finished_at, $8, $9) AND ($1::text IS NULL OR d.tenant BETWEEN $1 AND $1) AND ($3::text IS NULL OR d.queue BETWEEN $3 AND $3)
         AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
-        AND (num_nonnulls($4, $6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, $4, $6, $7) FROM job_records AS j WHERE j.id = d.id))
-     ORDER BY CASE WHEN $12::boolean THEN CASE WHEN $1 <> '' THEN d.tenant WHEN $3 IS NOT NULL THEN d.queue END END DESC,
-        CASE WHEN $12 THEN d.id END DESC,
-        CASE WHEN NOT $12 THEN CASE WHEN $1 <> '' THEN d.tenant WHEN $3 IS NOT NULL THEN d.queue END END,
-        CASE WHEN NOT $12 THEN d.id END LIMIT $13::integer)
+        AND (num_nonnulls($6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, NULL, $6, $7) FROM job_records AS j WHERE j.id = d.id))
+     ORDER BY CASE WHEN $12::boolean AND $3 IS NOT NULL THEN d.queue END DESC,
+        CASE WHEN $12 AND $1 IS NOT NULL THEN d.tenant END DESC, CASE WHEN $12 THEN d.id END DESC,
+        CASE WHEN NOT $12 AND $3 IS NOT NULL THEN d.queue END,
+        CASE WHEN NOT $12 AND $1 IS NOT NULL THEN d.tenant END, CASE WHEN NOT $12 THEN d.id END LIMIT $13::integer)
 ) AS f
 ORDER BY CASE WHEN $12::boolean THEN id END DESC, CASE WHEN NOT $12 THEN id END LIMIT $13::integer;
 
 -- name: job_search(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer, error text, look integer) :many
 -- The same with a part of the error's text, for which there is no index. In each home at most so many jobs that failed are
 -- looked at (null: all), and so many times 250 bytes of their errors; the first beyond comes after those that match, and
--- says so. No other tenant's jobs are among them, so that whoever goes on from there is told of none.
+-- says so. It is never another tenant's: whoever goes on from there learns of none.
 SELECT o.id, o.is_beyond
 FROM unnest('{queued,leased,dead}'::text[]) AS h (status)
 CROSS JOIN LATERAL (
@@ -98,20 +101,19 @@ CROSS JOIN LATERAL (
              ORDER BY CASE WHEN $12::boolean THEN l.id END DESC, CASE WHEN NOT $12 THEN l.id END LIMIT $15::integer + 1)
             UNION ALL
             (SELECT d.id, d.queue, d.error, d.finished_at FROM dead AS d
-             WHERE h.status = 'dead' AND ($1::text IS NULL OR d.tenant BETWEEN $1 AND $1)
-                AND ($1 <> '' OR $3::text IS NULL OR d.queue BETWEEN $3 AND $3)
+             WHERE h.status = 'dead' AND ($1::text IS NULL OR d.tenant BETWEEN $1 AND $1) AND ($3::text IS NULL OR d.queue BETWEEN $3 AND $3)
                 AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
                 AND ($9::timestamptz IS NULL OR d.id < first_id_at($9 + interval '1 minute'))
-             ORDER BY CASE WHEN $12::boolean THEN CASE WHEN $1 <> '' THEN d.tenant WHEN $3 IS NOT NULL THEN d.queue END END DESC,
-                CASE WHEN $12 THEN d.id END DESC,
-                CASE WHEN NOT $12 THEN CASE WHEN $1 <> '' THEN d.tenant WHEN $3 IS NOT NULL THEN d.queue END END,
-                CASE WHEN NOT $12 THEN d.id END LIMIT $15::integer + 1)) AS f
+             ORDER BY CASE WHEN $12::boolean AND $3 IS NOT NULL THEN d.queue END DESC,
+                CASE WHEN $12 AND $1 IS NOT NULL THEN d.tenant END DESC, CASE WHEN $12 THEN d.id END DESC,
+                CASE WHEN NOT $12 AND $3 IS NOT NULL THEN d.queue END,
+                CASE WHEN NOT $12 AND $1 IS NOT NULL THEN d.tenant END, CASE WHEN NOT $12 THEN d.id END LIMIT $15::integer + 1)) AS f
         WINDOW w AS (ROWS UNBOUNDED PRECEDING)) AS l
     WHERE l.is_beyond OR error_matches(l.error, $14::text) AND ($3 IS NULL OR l.queue = $3)
-        AND ($8::timestamptz IS NULL AND $9::timestamptz IS NULL OR end_matches(l.id, l.finished_at, $8, $9))
+        AND (num_nonnulls($8::timestamptz, $9::timestamptz) = 0 OR end_matches(l.id, l.finished_at, $8, $9))
         AND (num_nonnulls($4::text, $6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, $4, $6, $7) FROM job_records AS j WHERE j.id = l.id))
     LIMIT $13::integer) AS o
-WHERE ($2::text[] IS NULL OR h.status = ANY ($2)) AND (h.status = 'dead' OR num_nonnulls($8, $9) = 0)
+WHERE ($2::text[] IS NULL OR h.status = ANY ($2)) AND (h.status = 'dead' OR num_nonnulls($8::timestamptz, $9::timestamptz) = 0)
 ORDER BY CASE WHEN $12::boolean THEN o.id END DESC, CASE WHEN NOT $12 THEN o.id END LIMIT $13::integer;
 
 -- name: job_waiting(ids uuid[], most integer) :many

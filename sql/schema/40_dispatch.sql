@@ -24,14 +24,19 @@ BEGIN
 END $$;
 
 -- What a worker of few kinds may have is asked for lane by lane: the jobs of one kind in one queue, of one tenant or of any.
--- The lanes in which a job is queued: queue, U+001F, kind; or of a tenant: tenant, U+001F, queue, U+001F, kind.
+-- The lanes are: queue, U+001F, kind; or of a tenant: tenant, U+001F, queue, U+001F, kind. Of many, those in which a job
+-- is queued; the limit and the order keep the planner from a hash of all that waits.
 CREATE FUNCTION kind_lanes(p_tenant text, p_queues text[], p_kinds text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
     SELECT coalesce(array_agg(l.lane), '{}')
     FROM (SELECT coalesce(p_tenant || E'\x1f', '') || q.queue || E'\x1f' || k.kind AS lane
           FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_kinds) AS k (kind)) AS l
-    WHERE CASE WHEN p_tenant IS NULL
-        THEN EXISTS (SELECT FROM ready AS r WHERE r.queue || E'\x1f' || r.kind = l.lane)
-        ELSE EXISTS (SELECT FROM ready AS r WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = l.lane AND r.tenant <> '') END
+    WHERE CASE WHEN cardinality(p_queues) * cardinality(p_kinds) <= 64 THEN true
+        WHEN p_tenant IS NULL THEN (
+            SELECT true FROM ready AS r WHERE r.queue || E'\x1f' || r.kind = l.lane
+            ORDER BY r.priority DESC, r.eligible_at, r.id LIMIT 1)
+        ELSE (
+            SELECT true FROM ready AS r WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = l.lane AND r.tenant <> ''
+            ORDER BY r.priority DESC, r.eligible_at, r.id LIMIT 1) END
 $$;
 
 -- Take up to p_count eligible jobs out of `ready`: highest priority first, then the one that has been eligible longest,
@@ -77,7 +82,7 @@ DECLARE
     v_most integer;      -- candidates to look at: more each time
     v_reach integer;     -- as far as this goes, queues are looked into deeper
     v_depths integer[];  -- rows to look at in each queue, or lane; null: not merging
-    v_places tid[];      -- candidates in order, and where they stand
+    v_places tid[];      -- candidates in order (null: a paused one), and where they stand
     v_sinces timestamptz[];
     v_ids uuid[];
     v_ends integer[];    -- the queues whose last row seen is among them, in their order: there may be more of those
@@ -156,12 +161,12 @@ BEGIN
                 INTO v_places, v_sinces, v_ids, v_ends, v_cuts FROM (
                     SELECT c.*, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
                     FROM unnest(v_lanes, v_depths) WITH ORDINALITY AS k (lane, depth, ord) CROSS JOIN LATERAL (
-                        SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
+                        SELECT CASE WHEN v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused) THEN r.ctid END AS place,
+                            r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                         FROM ready AS r
                         WHERE r.queue || E'\x1f' || r.kind = k.lane AND r.priority = v_priority
                             AND (r.eligible_at, r.id) > (v_since, v_after) AND r.eligible_at <= v_now
                             AND (r.deadline IS NULL OR r.deadline > v_now)
-                            AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                         ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                     ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
             ELSIF v_lanes IS NOT NULL THEN
@@ -183,12 +188,12 @@ BEGIN
                 INTO v_places, v_sinces, v_ids, v_ends, v_cuts FROM (
                     SELECT c.*, k.ord, c.nth = k.depth AS is_last, row_number() OVER (ORDER BY c.eligible_at, c.id) AS at
                     FROM unnest(p_queues, v_depths) WITH ORDINALITY AS k (queue, depth, ord) CROSS JOIN LATERAL (
-                        SELECT r.ctid AS place, r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
+                        SELECT CASE WHEN v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused) THEN r.ctid END AS place,
+                            r.eligible_at, r.id, row_number() OVER (ORDER BY r.eligible_at, r.id) AS nth
                         FROM ready AS r
                         WHERE r.queue = k.queue AND r.priority = v_priority
                             AND (r.eligible_at, r.id) > (v_since, v_after) AND r.eligible_at <= v_now
                             AND (r.deadline IS NULL OR r.deadline > v_now)
-                            AND (v_paused IS NULL OR r.tenant || E'\x1f' || r.queue <> ALL (v_paused))
                         ORDER BY r.eligible_at, r.id LIMIT k.depth) AS c
                     ORDER BY c.eligible_at, c.id LIMIT v_most) AS m;
             ELSE

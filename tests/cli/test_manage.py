@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+from atomo_gql.domain.errors import Unavailable
 from tests.conftest import Server, token
 
 
@@ -55,8 +56,18 @@ async def test_a_search_in_errors_goes_on_until_it_has_looked_at_all(server: Ser
     assert (status, [line.split()[0] for line in out.splitlines()[::2]], err) == (0, wanted, "")
     status, out, err = await run(server, "job", "list", "--error", "needle", "--most", "1")
     assert (status, out.split()[0], err) == (0, wanted[0], "… and more; see --most\n")
+    real, calls = server.application.services.jobs.page, 0
+
+    async def page(*arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 4):
+            raise Unavailable("the database is away")
+        return await real(*arguments, **more)
+
+    monkeypatch.setattr(server.application.services.jobs, "page", page)
     status, out, _ = await run(server, "job", "list", "--error", "needle", "--json")
-    assert [one["id"] for one in json.loads(out)] == wanted
+    assert ([one["id"] for one in json.loads(out)], calls) == (wanted, 5 + 2)
 
 
 async def test_a_token_of_a_kind_ends_and_is_followed(server: Server) -> None:

@@ -78,15 +78,17 @@ async def test_each_scope_gets_the_first_that_are_free(
             assert (due and max(due, now)) == first, (tenant, queues, kinds)
 
 
-async def _pages(sql: Any, queues: list[str], kinds: list[str] | None, count: int) -> int:
-    """That a lease of so many touches."""
+async def _pages(
+    sql: Any, queues: list[str], kinds: list[str] | None, count: int, tenant: str | None = None, *, gets: bool = True
+) -> int:
+    """That a lease of so many touches, which gets them all or none."""
     attempt = sql.transaction()
     await attempt.start()
     explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_TAKE}"
-    explained = await sql.fetchval(explain, None, queues, kinds, count, None, None)
+    explained = await sql.fetchval(explain, tenant, queues, kinds, count, None, None)
     await attempt.rollback()
     plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
-    assert plan["Actual Rows"] == count
+    assert plan["Actual Rows"] == count * gets
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
@@ -110,6 +112,30 @@ async def test_what_others_hold_is_read_a_few_times_at_most(
         )
         much_held = await _pages(sql, asked, kinds, 300)
     assert much_held < 3 * nothing_held + 3 * 600, (nothing_held, much_held)
+
+
+@pytest.mark.parametrize("tenant", [None, "tenant 1"])
+async def test_a_plan_for_kinds_made_while_nothing_waited_stays_good(
+    database: Database, sql: Any, tenant: str | None
+) -> None:
+    for _ in range(8):
+        assert await sql.fetch(_TAKE, tenant, ["q"], ["k"], 1, None, None) == []
+    await enqueue.enqueue(database, [row("q", tenant=f"tenant {n % 2}") for n in range(5_000)])
+    for kinds in (["k"], ["none"], ["none", *(f"of many {n}" for n in range(80))]):
+        await _pages(sql, ["q"], kinds, 1, tenant, gets=kinds == ["k"])
+        assert await _pages(sql, ["q"], kinds, 1, tenant, gets=kinds == ["k"]) < 400, kinds
+
+
+async def test_what_is_paused_is_passed_once_and_only_where_it_stands_before(database: Database, sql: Any) -> None:
+    await enqueue.enqueue(database, [row("q", tenant="free")._replace(kind="b") for _ in range(300)])
+    await enqueue.enqueue(database, [row("q", tenant="acme")._replace(kind="a") for _ in range(5_000)])
+    await sql.execute("INSERT INTO queue_pauses VALUES ('q', 'acme', new_id(), now(), 'user:x')")
+    await fill.tidy(database)
+    await _pages(sql, ["q"], ["a", "b"], 100)
+    assert await _pages(sql, ["q"], ["a", "b"], 100) < 900
+    async with database.connection() as holder, holder.transaction():
+        await holder.fetch("SELECT FROM ready WHERE kind = 'b' ORDER BY eligible_at, id LIMIT 200 FOR UPDATE")
+        assert await _pages(sql, ["q"], ["a", "b"], 100) < 2_000
 
 
 @pytest.mark.parametrize("tenants", [1, 1_500])
