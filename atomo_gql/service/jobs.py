@@ -20,7 +20,7 @@ from atomo_gql.store.batching import Batcher
 from atomo_gql.store.enqueue import Enqueued, EnqueueRow
 
 MOST_AHEAD = 1_000  # jobs counted before one that waits
-MOST_SEARCHED = 10_000  # jobs of each state among whose errors one page looks for a text
+MOST_SEARCHED = 5_000  # jobs of each state among whose errors one page looks for a text
 
 
 class JobService:

@@ -81,14 +81,14 @@ ORDER BY CASE WHEN $12::boolean THEN id END DESC, CASE WHEN NOT $12 THEN id END 
 
 -- name: job_search(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer, error text, look integer) :many
 -- The same with a part of the error's text, for which there is no index. In each home at most so many jobs that failed are
--- looked at (null: all), and so many times 250 bytes of their errors; the first beyond comes after those that match, and
+-- looked at (null: all), or fewer where errors are longer than 250 bytes; the first beyond comes after those that match, and
 -- says so. It is never another tenant's: whoever goes on from there learns of none.
 SELECT o.id, o.is_beyond
 FROM unnest('{queued,leased,dead}'::text[]) AS h (status)
 CROSS JOIN LATERAL (
     SELECT l.id, l.is_beyond IS true AS is_beyond
     FROM (
-        SELECT f.*, row_number() OVER w > $15::integer OR sum(octet_length(f.error)) OVER w > 250 * $15::bigint AS is_beyond
+        SELECT f.*, sum(greatest(octet_length(f.error), 250)) OVER w > 250 * $15::bigint AS is_beyond
         FROM (
             (SELECT r.id, r.queue, r.error, NULL::timestamptz AS finished_at FROM ready AS r
              WHERE h.status = 'queued' AND r.error IS NOT NULL AND ($1::text IS NULL OR r.tenant = $1)

@@ -211,7 +211,7 @@ class JobConnection:
     nodes: list[Job] = strawberry.field(description="The jobs.")
     page_info: PageInfo = strawberry.field(description="Where it begins and ends.")
     is_partial: bool = strawberry.field(
-        description="Whether a search by `error` ended before it had looked at all: it looks at 10,000 jobs of each"
+        description="Whether a search by `error` ended before it had looked at all: it looks at 5,000 jobs of each"
         " state at a time, or fewer with long errors. Go on as from any page, even from one without a job."
     )
     wanted: strawberry.Private[domain.JobFilter]
