@@ -212,7 +212,8 @@ class JobConnection:
     page_info: PageInfo = strawberry.field(description="Where it begins and ends.")
     is_partial: bool = strawberry.field(
         description="Whether a search by `error` ended before it had looked at all: it looks at 5,000 jobs of each"
-        " state at a time, or fewer with long errors. Go on as from any page, even from one without a job."
+        " state at a time, or fewer with long errors. Go on as from any page, even from one without a job; only the"
+        " next pages tell whether there is more."
     )
     wanted: strawberry.Private[domain.JobFilter]
     oldest_first: strawberry.Private[bool]
