@@ -17,7 +17,7 @@ class Figure:
     """One measurement."""
 
     value: float  # in the measure's unit
-    reference: float | None = None  # the same without what is measured, just before; where no other measure is it
+    reference: float | None = None  # the same without what is measured; where no other measure is it
     cpu: float | None = None  # µs of the server's process, each
     busy: float | None = None  # of the load generator, 0–1
     more: dict[str, float] = field(default_factory=dict)  # by name: percentiles, parts
