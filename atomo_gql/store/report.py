@@ -8,6 +8,8 @@ statement, begun before, passes over.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -65,13 +67,17 @@ async def complete(database: Database, reports: Rows) -> Answers:
         results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
         answers: Answers = [None] * len(rows)
         [(ords, tenants, queues, is_awaited)] = await database.dispatch("job_complete", *_leases(rows), results)
-        lanes = list(zip(tenants, queues, strict=True))
-        accepted = {lane: Accepted(lane, is_awaited=is_awaited) for lane in set(lanes)}  # there is nothing else to tell
-        for number, lane in zip(ords, lanes, strict=True):
-            answers[number - 1] = accepted[lane]
+        for number, answer in zip(ords, map(_completed, tenants, queues, repeat(is_awaited)), strict=True):
+            answers[number - 1] = answer
         return answers
 
     return await _insistently(run, reports)
+
+
+@lru_cache(4096)
+def _completed(tenant: str, queue: str, is_awaited: bool) -> Accepted:
+    """All there is to tell of a completion; kept, because making it costs more than finding it."""
+    return Accepted((tenant, queue), is_awaited=is_awaited)
 
 
 async def fail(database: Database, reports: Rows) -> Answers:
