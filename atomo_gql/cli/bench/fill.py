@@ -5,6 +5,8 @@ import itertools
 import time
 from datetime import datetime
 
+import asyncpg
+
 from atomo_gql.cli.bench.figures import Tell
 from atomo_gql.store import enqueue
 from atomo_gql.store.database import Database
@@ -13,6 +15,7 @@ from atomo_gql.store.enqueue import EnqueueRow
 BATCH = 100
 FLIGHTS = 2  # statements at a time, as the server has them
 _CHUNK = 50_000
+_TRIES = 5
 # Every twentieth is dead.
 _ENDED = """
 WITH made AS MATERIALIZED (
@@ -88,9 +91,15 @@ async def queued(
 async def emptied(database: Database) -> None:
     """No job is left, and no trace of one."""
     async with database.connection() as sql:
-        await sql.execute(
-            "TRUNCATE events, job_records, ready, leases, dead, lease_requests, idempotency_keys", timeout=60
-        )
+        for left in reversed(range(_TRIES)):
+            try:
+                await sql.execute(
+                    "TRUNCATE events, job_records, ready, leases, dead, lease_requests, idempotency_keys", timeout=60
+                )
+                return
+            except asyncpg.DeadlockDetectedError:  # with what the server reads meanwhile
+                if not left:
+                    raise
 
 
 async def tidy(database: Database) -> None:

@@ -1,0 +1,127 @@
+"""Head and body leave in one write, and nothing else about an answer changes."""
+
+import asyncio
+import socket
+from asyncio import selector_events
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from atomo_gql.api.whole import WholeAnswers
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """By its path: an answer, none, one of several parts, one that takes a body, one in pieces over time."""
+    path = scope["path"]
+    if path == "/body":
+        message = await receive()
+        while message.get("more_body"):
+            message = await receive()
+    status = 204 if path == "/none" else 200
+    headers = [] if path in ("/none", "/parts") else [(b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if path == "/parts":
+        for part in (b"one", b"two"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"end"})
+    else:
+        await send({"type": "http.response.body", "body": b"" if status == 204 else b"hello"})
+
+
+@asynccontextmanager
+async def serving(protocol: type[HttpToolsProtocol], application: ASGIApp = app) -> AsyncIterator[int]:
+    """A real uvicorn; its port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        application, http=protocol, lifespan="off", log_config=None, server_header=False, date_header=False
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[assignment]
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def told(port: int, request: bytes, later: bytes = b"") -> bytes:
+    """All that comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    if later:
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 "), "asked to go on before it answers"
+        writer.write(later)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer
+
+
+def request(path: str, method: str = "GET", close: bool = True, more: str = "") -> bytes:
+    """A request; the server closes after the last."""
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{'Connection: close' if close else 'X: y'}\r\n{more}\r\n".encode()
+
+
+CASES = {
+    "an answer": (request("/"), b""),
+    "no body": (request("/none"), b""),
+    "HEAD": (request("/", "HEAD"), b""),
+    "parts": (request("/parts"), b""),
+    "two in one": (request("/", close=False) + request("/none"), b""),
+    "parts, then another": (request("/parts", close=False) + request("/"), b""),
+    "nonsense": (b"nonsense\r\n\r\n", b""),
+    "a body when asked": (request("/body", "POST", more="Expect: 100-continue\r\nContent-Length: 2\r\n"), b"{}"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_an_answer_has_the_bytes_that_uvicorn_gives_it(case: str) -> None:
+    """Of every kind, also those behind one another on a connection."""
+    async with serving(WholeAnswers) as whole, serving(HttpToolsProtocol) as apart:
+        expected = await told(apart, *CASES[case])
+        assert await told(whole, *CASES[case]) == expected
+        assert expected
+
+
+async def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted at the socket's transport; uvicorn alone makes two of it."""
+    transport: Any = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+    written: list[bytes] = []
+    write = transport.write
+
+    def counted(self: Any, data: bytes) -> None:
+        if bytes(data).startswith(b"HTTP/1.1 200") or bytes(data) == b"hello":
+            written.append(bytes(data))
+        write(self, data)
+
+    monkeypatch.setattr(transport, "write", counted)
+    for protocol, writes in ((WholeAnswers, 1), (HttpToolsProtocol, 2)):
+        written.clear()
+        async with serving(protocol) as port:
+            await told(port, request("/"))
+        assert len(written) == writes
+
+
+async def test_a_part_is_not_kept_until_the_next() -> None:
+    """What is sent before a pause arrives before its end."""
+    has_come = asyncio.Event()
+
+    async def pausing(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await has_come.wait()
+        await send({"type": "http.response.body", "body": b"two"})
+
+    async with serving(WholeAnswers, pausing) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("/"))
+        await asyncio.wait_for(reader.readuntil(b"one"), 10)
+        has_come.set()
+        await asyncio.wait_for(reader.readuntil(b"two"), 10)
+        writer.close()
