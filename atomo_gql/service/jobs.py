@@ -32,7 +32,10 @@ class JobService:
         self._seen = resources.seen
         self._limits = resources.limits
         self._log_bell = resources.log_bell
-        self._enqueueing: Batcher[EnqueueRow, Enqueued] = Batcher(self._write, weigh=lambda row: len(row.payload))
+        # While one is written, the server reads the next: two at a time would leave it with nothing to do meanwhile.
+        self._enqueueing: Batcher[EnqueueRow, Enqueued] = Batcher(
+            self._write, weigh=lambda row: len(row.payload), beside=1.5
+        )
         self._reading: Batcher[tuple[UUID, str | None], Job | None] = Batcher(
             lambda wanted: store_jobs.get_each(self._database, wanted)
         )

@@ -2,7 +2,8 @@
 
 A call goes out at once when the database is idle; while calls are in flight the next ones gather, and go together as
 soon as one is back. A larger flight is cheaper for each in it, so another one leaves beside it only when it would be as
-large, or when the one before it is late: what waits beside a flight waits for its return, and a bounded time at most.
+large, or larger, or when the one before it is late: what waits beside a flight waits for its return, and a bounded time
+at most.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ class Batcher(Generic[Item, Result]):
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         flights: int = 2,
+        beside: float = 1.0,
         size: int = 500,
         weigh: Callable[[Item], int] = lambda item: 0,
         most_weight: int = 8_000_000,
@@ -33,10 +35,12 @@ class Batcher(Generic[Item, Result]):
         backlog: int = 20_000,
     ) -> None:
         """`run` answers a result per item, in order. At most `flights` runs at once, each of `size` items and
-        `most_weight` (bytes, by `weigh`); more than `backlog` items waiting are refused. `late`: seconds that one is
-        under way alone while fewer wait than are in it; several times what a flight of some hundreds takes."""
+        `most_weight` (bytes, by `weigh`); more than `backlog` items waiting are refused. Another leaves beside one when
+        `beside` times as many wait as are in it. `late`: seconds that one is under way alone while fewer wait; several
+        times what a flight of some hundreds takes."""
         self._run = run
         self._most_flights = flights
+        self._beside = beside
         self._late = late
         self._left_at = 0.0  # the last flight, by the event loop's time
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +111,7 @@ class Batcher(Generic[Item, Result]):
             return True
         if len(self._flights) == self._most_flights:
             return False
-        if self._count >= min(self._in_air, self._size) or self._weight >= self._most_weight:
+        if self._count >= min(self._beside * self._in_air, self._size) or self._weight >= self._most_weight:
             return True
         loop = asyncio.get_running_loop()
         if (late_at := self._left_at + self._late) <= loop.time():

@@ -9,10 +9,10 @@ from atomo_gql.store.batching import Batcher
 class Air:
     """What is under way, and lands when it is told to."""
 
-    def __init__(self, *, size: int = 10, late: float = 0.0) -> None:
+    def __init__(self, *, size: int = 10, late: float = 0.0, beside: float = 1.0) -> None:
         self.flights: list[list[int]] = []
         self._landings: list[asyncio.Event] = []
-        self.batcher: Batcher[int, int] = Batcher(self._fly, size=size, late=late)
+        self.batcher: Batcher[int, int] = Batcher(self._fly, size=size, late=late, beside=beside)
 
     async def _fly(self, items: Sequence[int]) -> Sequence[int]:
         landing = asyncio.Event()
@@ -119,3 +119,18 @@ async def test_what_failed_or_was_given_up_makes_room_again() -> None:
         done = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(done[0], asyncio.CancelledError)
         assert isinstance(done[1], RuntimeError)
+
+
+async def test_another_leaves_beside_it_when_it_would_be_so_many_times_as_large_or_full() -> None:
+    for size, leaves_at in ((10, 6), (5, 5)):  # one and a half of four, or all that goes
+        air = Air(size=size, late=60, beside=1.5)
+        calls = [asyncio.create_task(air.batcher.submit(n)) for n in range(4)]
+        await _turns()
+        for n in range(leaves_at):
+            assert air.flights == [[0, 1, 2, 3]]
+            calls.append(asyncio.create_task(air.batcher.submit(n)))
+            await _turns()
+        assert air.flights == [[0, 1, 2, 3], list(range(leaves_at))]
+        air.land(0)
+        air.land(1)
+        await asyncio.gather(*calls)
