@@ -16,6 +16,7 @@ from atomo_gql.cli.bench import fill
 from atomo_gql.cli.bench.drain import drained, mint
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.rig import Place, Rig
+from atomo_gql.cli.bench.worker import CONCURRENCY
 from atomo_gql.store.database import Database
 
 JOBS = 60_000  # three seconds, so that a visit of autovacuum weighs less
@@ -122,7 +123,7 @@ class _Adversity:
         return await self._drain(self._rig.place, [_QUEUE], [_QUEUE], count)
 
     async def _drain(self, place: Place, filled: list[str], asked: list[str], count: float) -> Figure:
-        await fill.queued(place.store, filled, count)
+        await fill.queued(place.store, filled, count + 2 * CONCURRENCY)  # so that each ends with its hands full
         return await drained(place, asked, count)
 
     async def all(self) -> list[Measure]:
