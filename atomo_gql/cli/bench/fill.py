@@ -5,9 +5,8 @@ import itertools
 import time
 from datetime import datetime
 
-import asyncpg
-
 from atomo_gql.cli.bench.figures import Tell
+from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store import enqueue
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
@@ -90,16 +89,16 @@ async def queued(
 
 async def emptied(database: Database) -> None:
     """No job is left, and no trace of one."""
-    async with database.connection() as sql:
-        for left in reversed(range(_TRIES)):
-            try:
+    for left in reversed(range(_TRIES)):
+        try:
+            async with database.transaction() as sql:
                 await sql.execute(
                     "TRUNCATE events, job_records, ready, leases, dead, lease_requests, idempotency_keys", timeout=60
                 )
-                return
-            except asyncpg.DeadlockDetectedError:  # with what the server reads meanwhile
-                if not left:
-                    raise
+            return
+        except Unavailable:  # it waited in a ring with what the server reads meanwhile
+            if not left:
+                raise
 
 
 async def tidy(database: Database) -> None:
