@@ -3,12 +3,12 @@
 Each function takes reports that name a lease and the worker token they came with, and answers one outcome per report,
 in order; None is: the lease is not the current one, or the token does not reach it.
 
-What a statement does not find is looked for again: a lease that another report has just moved is a new row, which the
-statement, begun before, passes over.
+What a statement does not find is locked, and looked for again: a lease that another report has just moved is a new row,
+which the statement, begun before, passes over.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,9 +16,7 @@ from uuid import UUID
 from atomo_gql.domain.jobs import Lane
 from atomo_gql.domain.reports import FailOutcome
 from atomo_gql.store.columns import shared
-from atomo_gql.store.database import Database
-
-_TRIES = 3
+from atomo_gql.store.database import Database, fetch_in
 
 
 class ReportRow(NamedTuple):
@@ -46,6 +44,7 @@ class Accepted(NamedTuple):
 
 Rows = Sequence[ReportRow]
 Answers = list[Accepted | None]
+_Fetch = Callable[..., Awaitable[list[Any]]]  # of a statement and its arguments
 
 
 async def heartbeat(database: Database, reports: Rows) -> Answers:
@@ -63,15 +62,15 @@ async def progress(database: Database, reports: Rows) -> Answers:
 async def complete(database: Database, reports: Rows) -> Answers:
     """The work is done, with a result."""
 
-    async def run(rows: Rows) -> Answers:
+    async def run(fetch: _Fetch, rows: Rows) -> Answers:
         results = b"[%b]" % b",".join([r.body or b"null" for r in rows])
         answers: Answers = [None] * len(rows)
-        [(ords, tenants, queues, is_awaited)] = await database.dispatch("job_complete", *_leases(rows), results)
+        [(ords, tenants, queues, is_awaited)] = await fetch("job_complete", *_leases(rows), results)
         for number, answer in zip(ords, map(_completed, tenants, queues, repeat(is_awaited)), strict=True):
             answers[number - 1] = answer
         return answers
 
-    return await _insistently(run, reports)
+    return await _insistently(database, run, reports)
 
 
 @lru_cache(4096)
@@ -111,9 +110,9 @@ async def _report(
     *,
     failed: bool = False,
 ) -> Answers:
-    async def run(rows: Rows) -> Answers:
+    async def run(fetch: _Fetch, rows: Rows) -> Answers:
         answers: Answers = [None] * len(rows)
-        for row in await database.dispatch(statement, *_leases(rows), *columns(rows)):
+        for row in await fetch(statement, *_leases(rows), *columns(rows)):
             answers[row["ord"] - 1] = Accepted(
                 (row.get("tenant", ""), row.get("queue", "")),
                 row.get("attempt"),
@@ -123,17 +122,19 @@ async def _report(
             )
         return answers
 
-    return await _insistently(run, reports)
+    return await _insistently(database, run, reports)
 
 
-async def _insistently(run: Callable[[Rows], Awaitable[Answers]], reports: Rows) -> Answers:
-    answers = await run(reports)
-    for _ in range(_TRIES - 1):
-        if None not in answers:
-            break
+async def _insistently(database: Database, run: Callable[[_Fetch, Rows], Awaitable[Answers]], reports: Rows) -> Answers:
+    answers = await run(database.dispatch, reports)
+    if None in answers:
         missed = [place for place, answer in enumerate(answers) if answer is None]
-        for place, answer in zip(missed, await run([reports[place] for place in missed]), strict=True):
-            answers[place] = answer
+        rows = [reports[place] for place in missed]
+        async with database.transaction() as connection:
+            fetch = partial(fetch_in, connection)
+            await fetch("leases_lock", *_leases(rows)[:2])
+            for place, answer in zip(missed, await run(fetch, rows), strict=True):
+                answers[place] = answer
     return answers
 
 

@@ -4,6 +4,12 @@
 -- send than an array; worker_ids is short by those that are the same as its first. What ends a job marks those that
 -- wait for it, and says whether there were any.
 
+-- name: leases_lock(ids text, lease_ids text) :many
+-- Whoever moves them meanwhile is waited for, and nobody does until the transaction ends. In the order of held_leases.
+SELECT FROM leases
+WHERE id = ANY (string_to_array($1::text, ',')::uuid[]) AND lease_id = ANY (string_to_array($2::text, ',')::uuid[])
+ORDER BY id FOR UPDATE;
+
 -- name: job_heartbeat(ids text, lease_ids text, worker_ids uuid[], visibilities integer[]) :many
 -- Of several for one lease the last counts, and all are accepted.
 WITH held AS MATERIALIZED (SELECT * FROM held_leases($1::text, $2::text, $3::uuid[])),

@@ -57,3 +57,27 @@ async def test_a_report_is_accepted_when_a_heartbeat_commits_while_it_waits_for_
     await other.close()
 
     assert (await reporting)[0] in (200, 204)
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "release", "heartbeat"])
+async def test_a_report_is_accepted_however_often_the_lease_moves_meanwhile(
+    server: Server, dsn: str, verb: str
+) -> None:
+    worker = await server.mint("q")
+    for _ in range(10):
+        await server.enqueue()
+    jobs = await worker.lease("q", capacity=10)
+    is_over = False
+
+    async def move() -> None:
+        settings = {"search_path": "atomo", "synchronous_commit": "off"}
+        connection: Any = await asyncpg.connect(dsn, server_settings=settings)
+        while not is_over:
+            await connection.execute("UPDATE leases SET expires_at = expires_at + interval '1 millisecond'")
+        await connection.close()
+
+    movers = [asyncio.create_task(move()) for _ in range(2)]
+    said = [(await worker.report(verb, job))[0] for job in jobs]
+    is_over = True
+    await asyncio.gather(*movers)
+    assert set(said) <= {200, 204}, said

@@ -243,6 +243,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
         await lease.lease(store, [LeaseRow(worker.id, 1, 30, *scope)])
         await lease.next_eligible(store, [(None, *scope)])
     await lease.close(store, [LeaseRow(worker.id, 1, 30, ("w1",), request_id="b")])
+    await store.dispatch("leases_lock", jobs[0].id, jobs[0].lease_id)
     for verb in (report.heartbeat, report.progress, report.complete, report.fail):
         assert await verb(store, said(jobs.pop(0))) != [None]
     assert await report.release(store, said(jobs[0]), 100) != [None]
