@@ -91,9 +91,10 @@ CROSS JOIN LATERAL (
         SELECT f.*, sum(greatest(octet_length(f.error), 250)) OVER w > 250 * $15::bigint AS is_beyond
         FROM (
             (SELECT r.id, r.queue, r.error, NULL::timestamptz AS finished_at FROM ready AS r
-             WHERE h.status = 'queued' AND r.error IS NOT NULL AND ($1::text IS NULL OR r.tenant = $1)
+             WHERE h.status = 'queued' AND r.error IS NOT NULL AND ($1::text IS NULL OR r.tenant BETWEEN $1 AND $1)
                 AND id_matches(r.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
-             ORDER BY CASE WHEN $12::boolean THEN r.id END DESC, CASE WHEN NOT $12 THEN r.id END LIMIT $15::integer + 1)
+             ORDER BY CASE WHEN $12::boolean AND $1 IS NOT NULL THEN r.tenant END DESC, CASE WHEN $12 THEN r.id END DESC,
+                CASE WHEN NOT $12 AND $1 IS NOT NULL THEN r.tenant END, CASE WHEN NOT $12 THEN r.id END LIMIT $15::integer + 1)
             UNION ALL
             (SELECT l.id, l.queue, l.error, NULL::timestamptz AS finished_at FROM leases AS l
              WHERE h.status = 'leased' AND l.error IS NOT NULL AND ($1::text IS NULL OR l.tenant = $1)

@@ -78,7 +78,8 @@ CREATE INDEX ready_by_tenant_kind ON ready ((tenant || E'\x1f' || queue || E'\x1
     WHERE tenant <> '';
 
 CREATE INDEX ready_by_deadline ON ready (deadline) WHERE deadline IS NOT NULL;  -- job_overdue
-CREATE INDEX ready_failed ON ready (id) WHERE error IS NOT NULL;                -- job_search
+CREATE INDEX ready_failed ON ready (id) WHERE error IS NOT NULL;                -- job_search, and the next
+CREATE INDEX ready_failed_by_tenant ON ready (tenant, id) WHERE error IS NOT NULL;
 
 CREATE TABLE leases (
     id              uuid NOT NULL PRIMARY KEY,

@@ -124,6 +124,23 @@ async def test_dead_letters_are_walked_among_their_own(
         assert 50 <= sum(_read(plan)) <= 200, (name, more)
 
 
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("tenant", [None, "few", ""])
+async def test_jobs_that_wait_for_their_retry_are_searched_among_their_own(
+    crowded: Database, tenant: str | None, descending: bool
+) -> None:
+    async with crowded.connection() as sql:
+        far = "ORDER BY id" if descending else "ORDER BY id DESC"
+        await sql.execute("UPDATE ready SET error = 'error', tenant = 'many'")
+        own = f"UPDATE ready SET tenant = $1 WHERE id IN (SELECT id FROM ready {far} LIMIT 200)"
+        await sql.execute(own, "few" if tenant is None else tenant)
+        await sql.execute("ANALYZE ready")
+    conditions = (tenant, ["queued"], *_NOTHING[2:], None, None, descending, 50)
+    for error, look in (("error", 500), ("nothing of it", 100)):
+        plan = await _plan(crowded, "query", "job_search", *conditions, error, look)
+        assert 50 <= sum(_read(plan)) <= 200, error
+
+
 _LATER = """INSERT INTO {table} SELECT l.* FROM {table} AS t CROSS JOIN generate_series(1, 3) AS day
 CROSS JOIN LATERAL jsonb_populate_record(t, jsonb_build_object('{id}', lpad(to_hex(
     ('x' || left(replace(t.{id}::text, '-', ''), 12))::bit(48)::bigint + day * 86400000), 12, '0')
