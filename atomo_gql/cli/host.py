@@ -6,7 +6,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +56,24 @@ async def database(settings: Settings) -> AsyncIterator[str]:
         await postgres.stop()
 
 
-async def migrated(dsn: str) -> None:
-    """Bring the database up to date, or stop with the reason."""
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """Stop with the reason when the block does not reach the database."""
     try:
-        for line in await migrate(dsn):
-            log.info(line)
-    except SchemaError as error:
-        raise click.ClickException(str(error)) from None
+        yield
     except Unavailable as error:
         cause = error.__cause__
         raise click.ClickException(f"the database cannot be reached: {cause or error}") from None
+
+
+async def migrated(dsn: str) -> None:
+    """Bring the database up to date, or stop with the reason."""
+    try:
+        with reached():
+            for line in await migrate(dsn):
+                log.info(line)
+    except SchemaError as error:
+        raise click.ClickException(str(error)) from None
 
 
 async def prepared(settings: Settings, dsn: str) -> None:
@@ -124,9 +132,12 @@ class _Server(uvicorn.Server):
 
 
 def on_signals(callback: Callable[[], None]) -> None:
-    """Have this called at SIGINT and SIGTERM."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows
+    """Have this called at SIGINT, SIGTERM and, unless `nohup` has it ignored, SIGHUP."""
+    with contextlib.suppress(NotImplementedError):  # Windows
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             asyncio.get_running_loop().add_signal_handler(number, callback)
 
 

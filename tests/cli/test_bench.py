@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
+from atomo_gql.cli.bench import fill
 from atomo_gql.cli.bench.command import SCENARIOS, bench
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, summary
+from atomo_gql.store.database import Database
 
 
 async def test_a_quick_run_prints_writes_and_draws(tmp_path: Path, dsn: str) -> None:
@@ -118,9 +120,55 @@ def test_a_broken_file_is_refused_and_nothing_is_written(change: Any, said: str,
     assert [path for path in tmp_path.iterdir() if path != file] == []
 
 
+_ELSEWHERE = """SELECT (SELECT count(*) FROM pg_tables WHERE schemaname = 'atomo'),
+    (SELECT count(*) FROM atomo.events), (SELECT count(*) FROM atomo.ready), (SELECT count(*) FROM atomo.worker_tokens),
+    (SELECT count(*) FROM pg_database WHERE datname LIKE 'bench%')"""
+
+
+async def test_what_is_in_the_database_is_not_touched(database: Database, tmp_path: Path) -> None:
+    await fill.queued(database, ["important"], 100)
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "broken.json").write_text("{")
+    async with database.connection() as sql:
+        before = await sql.fetchrow(_ELSEWHERE)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "atomo_gql", "bench", "stages", "payloads", "--quick", "--only", "lease and complete"),
+        env={"PATH": "", "DATABASE_URL": database.dsn, "ATOMO_WORKERS": "2", "ATOMO_JWT_ISSUER": "others"},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+    async with database.connection() as sql:
+        assert await sql.fetchrow(_ELSEWHERE) == before
+
+
 async def test_every_scenario_is_explained() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "atomo_gql", "bench", "--help"), stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     assert [name for name in SCENARIOS if f"\n  {name} " not in out.decode()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--plots", "{file}/x"], "--plots"),
+        (["--json", "{file}/x/y"], "there is no folder"),
+        (["--from", "{file}", "--rounds", "5"], "--rounds is about what is measured"),
+        (["--from", "{file}", "--json", "x"], "--json is about what is measured"),
+        (["nonsense"], "nonsense"),
+        (["--rounds", "0"], "--rounds"),
+        (["--workers", "0"], "--workers"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_is_measured(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    outcome = CliRunner().invoke(bench, [argument.format(file=file) for argument in arguments])
+    assert outcome.exit_code == 2
+    assert said in outcome.output

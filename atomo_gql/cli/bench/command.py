@@ -7,10 +7,12 @@ import logging
 import os
 import platform
 import resource
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from atomo_gql.cli.bench import page, plots, table
@@ -18,6 +20,7 @@ from atomo_gql.cli.bench.figures import Rounds, Scenario, summary
 from atomo_gql.cli.bench.rig import Rig, a_rig
 from atomo_gql.cli.bench.told import Outcome, Run, combined, read
 from atomo_gql.cli.host import on_signals
+from atomo_gql.settings import MOST_WORKERS
 
 # By the name of a scenario: its module, and what it is called there.
 SCENARIOS = {
@@ -46,6 +49,13 @@ _DEFAULT = ("paths", "payloads", "pickup", "workers", "stages", "watching", "flo
 @click.option(
     "--minutes", default=0.0, type=click.FloatRange(0), help="Spread `memory` over so long; 0: as fast as it goes."
 )
+@click.option(
+    *("--workers", "workers"),
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MOST_WORKERS),
+    help="Processes of each server, as of `serve`.",
+)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures there.")
 @click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Also draw a page there.")
 @click.option(
@@ -64,6 +74,7 @@ def bench(
     quick: bool,
     only: str,
     minutes: float,
+    workers: int,
     file: Path | None,
     html: Path | None,
     folder: Path | None,
@@ -83,29 +94,40 @@ def bench(
     queries    pages and counts at millions of jobs (minutes; 5,000,000 with --scale 1)
     memory     what the server holds while jobs go through it (minutes)
 
-    Without a name: the first seven. It runs on a PostgreSQL of its own in a temporary folder, or on DATABASE_URL, where
-    it makes databases and drops them. Compare ratios, never rates: a machine is never quiet, and never like another.
+    Without a name: the first seven. It runs on a PostgreSQL of its own in a temporary folder, or on that of
+    DATABASE_URL, where it makes databases, named bench_…, and drops them; those that are there are not touched. No
+    other setting has a part in it. Compare ratios, never rates: a machine is never quiet, and never like another.
     """
     for option, path in (("--json", file), ("--html", html)):
         if path is not None and not path.absolute().parent.is_dir():  # better said now than after an hour
             raise click.BadParameter(f"there is no folder {path.absolute().parent}", param_hint=option)
     names = list(SCENARIOS) if "all" in scenarios else list(dict.fromkeys(scenarios))
     if files:
-        if file:
-            raise click.UsageError("--json writes what is measured, and with --from nothing is.")
+        measuring = ("rounds", "scale", "quick", "only", "minutes", "workers", "file")
+        source = click.get_current_context().get_parameter_source
+        if said := [name for name in measuring if source(name) is ParameterSource.COMMANDLINE]:
+            said = ["json" if name == "file" else name for name in said]
+            raise click.UsageError(f"--{said[0]} is about what is measured, and with --from nothing is.")
         runs = _kept(files, names)
     else:
-        run = _measured(names or list(_DEFAULT), 1 if quick else rounds, 0.01 if quick else scale, only, minutes)
-        if file:
-            file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        runs = combined([run])
+        _make(folder)
+        how = _How(1 if quick else rounds, 0.01 if quick else scale, only, minutes, workers, file)
+        runs = combined([_measured(names or list(_DEFAULT), how)])
     table.show(runs)
     if html:
         html.write_text(page.drawn(runs), encoding="utf-8")
     if folder:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         for name, svg in [(o["name"], plots.alone(o, run)) for run in runs for o in run["scenarios"]]:
             (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+
+
+def _make(folder: Path | None) -> None:
+    if folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"cannot be made: {error}", param_hint="--plots") from None
 
 
 def _kept(files: tuple[Path, ...], names: list[str]) -> list[Run]:
@@ -118,7 +140,19 @@ def _kept(files: tuple[Path, ...], names: list[str]) -> list[Run]:
     return runs
 
 
-def _measured(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> Run:
+@dataclass(frozen=True, slots=True)
+class _How:
+    """To measure."""
+
+    rounds: int
+    scale: float
+    only: str  # measures with this in their name
+    minutes: float
+    workers: int
+    file: Path | None  # for the figures, written again after each scenario
+
+
+def _measured(names: list[str], how: _How) -> Run:
     logging.getLogger("atomo_gql").setLevel(logging.WARNING)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -134,7 +168,7 @@ def _measured(names: list[str], rounds: int, scale: float, only: str, minutes: f
                 task.cancel()
 
         on_signals(end)
-        return await _bench(names, rounds, scale, only, minutes)
+        return await _bench(names, how)
 
     try:
         run = asyncio.run(until_a_signal())
@@ -143,17 +177,12 @@ def _measured(names: list[str], rounds: int, scale: float, only: str, minutes: f
             raise click.Abort from None
         raise
     if not any(outcome["measures"] for outcome in run["scenarios"]):
-        raise click.ClickException(f"no measure of {', '.join(names)} has {only!r} in its name")
+        raise click.ClickException(f"no measure of {', '.join(names)} has {how.only!r} in its name")
     return run
 
 
-async def _bench(names: list[str], rounds: int, scale: float, only: str, minutes: float) -> Run:
-    columns = (TextColumn("{task.description:<60}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True, refresh_per_second=2) as progress:
-        progress.add_task("all scenarios", total=None)
-        async with a_rig(minutes) as rig:
-            told = [await _measure(rig, _scenario(name), rounds, scale, only, progress) for name in names]
-    return {
+async def _bench(names: list[str], how: _How) -> Run:
+    run: Run = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpus": os.cpu_count(),
@@ -161,10 +190,20 @@ async def _bench(names: list[str], rounds: int, scale: float, only: str, minutes
             "python": platform.python_version(),
             "system": platform.platform(),
         },
-        "rounds": rounds,
-        "scale": scale,
-        "scenarios": told,
+        "rounds": how.rounds,
+        "scale": how.scale,
+        "scenarios": [],
     }
+    columns = (TextColumn("{task.description:<60}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True, refresh_per_second=2) as progress:
+        every = progress.add_task("all scenarios", total=len(names))
+        async with a_rig(how.minutes, how.workers) as rig:
+            for name in names:
+                run["scenarios"].append(await _measure(rig, _scenario(name), how, progress))
+                progress.advance(every)
+                if how.file:
+                    how.file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return run
 
 
 def _scenario(name: str) -> Scenario:
@@ -173,13 +212,13 @@ def _scenario(name: str) -> Scenario:
     return found
 
 
-async def _measure(rig: Rig, scenario: Scenario, rounds: int, scale: float, only: str, progress: Progress) -> Outcome:
+async def _measure(rig: Rig, scenario: Scenario, how: _How, progress: Progress) -> Outcome:
     bar = progress.add_task(f"{scenario.name}: preparing", total=None)
-    rounds = min(rounds, scenario.rounds or rounds)
+    rounds, scale = min(how.rounds, scenario.rounds or how.rounds), how.scale
     async with scenario.prepare(
         rig, scale, lambda what: progress.update(bar, description=f"{scenario.name}: {what}")
     ) as every:
-        names = {m.name for m in every if only in m.name}
+        names = {m.name for m in every if how.only in m.name}
         names |= {m.against for m in every if m.name in names and m.against}
         measures = [measure for measure in every if measure.name in names]
         figures: Rounds = [[] for _ in measures]

@@ -24,7 +24,7 @@ async def drained(place: Place, queues: list[str], count: float) -> Figure:
         began = await sql.fetchval(_NOW)
     used = place.server.cpu_seconds()
     environment = {"ATOMO_URL": place.url, "ATOMO_WORKER_TOKEN": token}
-    async with module("worker", "drain", str(total), *queues, stdout=True, **environment) as worker:
+    async with module("worker", "drain", str(total), *queues, piped=True, **environment) as worker:
         spent = float(await worker.stdout.read() or 0)
         if await worker.wait():
             raise RuntimeError("the worker failed; the lines above say why")

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from atomo_gql.cli.bench.told import Measured, Outcome
+from atomo_gql.cli.bench.told import Measured, Outcome, Run
 
 LEAST_JUDGED = 0.1  # of the size
 Tell = Callable[[str], None]  # says what is being prepared
@@ -103,6 +103,14 @@ def is_met(told: Measured) -> bool | None:
         (told["value"] if name == "value" else told["more"][name]) <= limit for name, limit in told["limits"].items()
     ]
     return all(verdicts) if verdicts else None
+
+
+def rounds_of(run: Run) -> str:
+    """Over how many rounds its medians are, in words."""
+    counts = sorted({len(m["values"]) for outcome in run["scenarios"] for m in outcome["measures"]})
+    if counts == [1]:
+        return "one round"
+    return f"medians of {' or '.join(map(str, counts))} rounds"
 
 
 def bounds(told: Measured) -> str:

@@ -69,18 +69,19 @@ async def queued(
     priority: int = 0,
     run_at: datetime | None = None,
     payload: bytes = b'{"n":1}',
+    each: int = BATCH,
 ) -> float:
-    """Enqueue no-op jobs, in whole batches, one queue after the other; the rate per second."""
-    total = rounded(count)
+    """Enqueue no-op jobs, in whole batches of `each`, one queue after the other; the rate per second."""
+    total = rounded(count, each)
     names = itertools.cycle(queues)
     rows = {
         queue: EnqueueRow("", queue, "noop", payload, None, 5, priority, run_at, "user:bench", None) for queue in queues
     }
-    batches = iter(range(total // BATCH))
+    batches = iter(range(total // each))
 
     async def flight() -> None:
         for _ in batches:
-            await enqueue.enqueue(database, [rows[next(names)] for _ in range(BATCH)])
+            await enqueue.enqueue(database, [rows[next(names)] for _ in range(each)])
 
     began = time.perf_counter()
     await asyncio.gather(*(flight() for _ in range(FLIGHTS)))
@@ -107,6 +108,6 @@ async def tidy(database: Database) -> None:
         await sql.execute("VACUUM ANALYZE", timeout=600)
 
 
-def rounded(count: float) -> int:
+def rounded(count: float, each: int = BATCH) -> int:
     """In whole batches, and one at least."""
-    return max(BATCH, int(count) // BATCH * BATCH)
+    return max(each, int(count) // each * each)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import aiohttp
 import orjson
@@ -108,7 +109,7 @@ class _Flows:
         _, token = await mint(self._place, [queue])
         environment = {"ATOMO_URL": self._place.url, "ATOMO_WORKER_TOKEN": token}
         request = post(f"/workflows/{queue.replace(' ', '%20')}/run", {}, **self._place.bearer)
-        async with module("worker", "drain", str(runs * STEPS), queue, stdout=True, **environment) as worker:
+        async with module("worker", "drain", str(runs * STEPS), queue, piped=True, **environment) as worker:
             await self._load(request, runs, 200)
             await worker.stdout.read()
         async with self._place.store.connection() as sql, asyncio.timeout(_SECS):
@@ -153,7 +154,7 @@ async def _prepare(rig: Rig, scale: float, tell: Tell) -> AsyncIterator[list[Mea
 
 def _on(rig: Rig, place: Place) -> Rig:
     """The rig with another server: others' measures shall not dispatch, nor be dispatched."""
-    return Rig(place, rig.echo, rig.settings, rig.dsn, rig.minutes, rig.numbers)
+    return replace(rig, place=place)
 
 
 SCENARIO = Scenario("flows", "Workflows and actions, beside plain jobs", _prepare)

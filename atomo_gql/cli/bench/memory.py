@@ -23,13 +23,17 @@ class _Memory:
         self._place = rig.place
         self._pause = 60 * rig.minutes / _PARTS
         self._next_at = 0.0
+        self._parts = 0
 
-    async def part(self, count: float) -> Figure:
-        """Another part of the jobs through the server; then what it holds, in MiB."""
-        await asyncio.sleep(self._next_at - time.monotonic())
-        self._next_at = time.monotonic() + self._pause
-        await fill.queued(self._place.store, ["memory"], count)
-        found = await drained(self._place, ["memory"], count)
+    async def after(self, parts: int, count: float) -> Figure:
+        """What it holds, in MiB, when so many parts of the jobs have gone through the server."""
+        found = Figure(0.0)
+        while self._parts < parts:
+            await asyncio.sleep(self._next_at - time.monotonic())
+            self._next_at = time.monotonic() + self._pause
+            await fill.queued(self._place.store, ["memory"], count)
+            found = await drained(self._place, ["memory"], count)
+            self._parts += 1
         return Figure(self._place.server.resident_kib() / 1024, cpu=found.cpu, more={"jobs/s": found.value})
 
 
@@ -44,7 +48,7 @@ async def _prepare(rig: Rig, scale: float, tell: Tell) -> AsyncIterator[list[Mea
         return Measure(
             f"after {after:,} jobs",
             "MiB",
-            lambda _: memory.part(each),
+            lambda _: memory.after(number, each),
             against=first if number > 2 else None,
             wanted=1.2 if number == _PARTS else None,
             less_is_better=True,

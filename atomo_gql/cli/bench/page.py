@@ -4,7 +4,7 @@ elsewhere."""
 from collections.abc import Sequence
 from html import escape
 
-from atomo_gql.cli.bench.figures import bounds, is_met, number
+from atomo_gql.cli.bench.figures import bounds, is_met, number, rounds_of
 from atomo_gql.cli.bench.plots import inline
 from atomo_gql.cli.bench.svg import STYLE
 from atomo_gql.cli.bench.told import Measured, Outcome, Run
@@ -37,7 +37,7 @@ def _run(run: Run) -> str:
     machine = run["machine"]
     system = f"({escape(machine['processor'])}), Python {escape(machine['python'])}, {escape(machine['system'])}"
     sections = "".join(_section(outcome) for outcome in run["scenarios"])
-    return f"""<p>{escape(run["at"])} · medians of {run["rounds"]} rounds, at {run["scale"]:g} of the size ·
+    return f"""<p>{escape(run["at"])} · {rounds_of(run)}, at {run["scale"]:g} of the size ·
 {machine["cpus"]} CPUs {system}</p>
 {sections}"""
 

@@ -18,7 +18,7 @@ from atomo_gql.store.report import ReportRow
 
 CONNECTIONS = 32
 IN_BULK = 500
-_ECHO, _SQL, _TRIVIAL = "echo: bare Starlette", "SQL enqueue, in hundreds", "trivial Strawberry mutation"
+_ECHO, _SQL, _TRIVIAL = "echo: bare Starlette", f"SQL enqueue, {IN_BULK} each", "trivial Strawberry mutation"
 _SQL_DRAIN = "SQL lease + complete, in hundreds"
 _JOB = {"queue": "load", "kind": "noop", "payload": {"n": 1}}
 _MUTATION = 'mutation ($payload: JSON) { enqueueJob(queue: "load", kind: "noop", payload: $payload) }'
@@ -76,7 +76,7 @@ class _Paths:
         return Figure(figure.value * IN_BULK, cpu=figure.cpu and figure.cpu / IN_BULK, busy=figure.busy)
 
     async def _sql_enqueue(self, scale: float) -> Figure:
-        return Figure(await fill.queued(self._place.store, ["sql"], 20_000 * scale))
+        return Figure(await fill.queued(self._place.store, ["sql"], 20_000 * scale, each=IN_BULK))
 
     async def _sql_drain(self, scale: float) -> Figure:
         queue, store = f"sql drain {next(self._rig.numbers)}", self._place.store

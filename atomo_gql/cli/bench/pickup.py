@@ -60,7 +60,7 @@ async def _prepare(rig: Rig, scale: float, tell: Tell) -> AsyncIterator[list[Mea
     _, token = await mint(rig.place, [_QUEUE])
     environment = {"ATOMO_URL": rig.place.url, "ATOMO_WORKER_TOKEN": token}
     async with (
-        module("worker", "pickup", _QUEUE, stdout=True, **environment) as worker,
+        module("worker", "pickup", _QUEUE, piped=True, **environment) as worker,
         aiohttp.ClientSession(headers=rig.place.bearer) as http,
     ):
         await asyncio.sleep(1.5)  # until it waits

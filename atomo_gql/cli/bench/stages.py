@@ -14,7 +14,7 @@ from atomo_gql.cli.bench.drain import drained, mint
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, Tell
 from atomo_gql.cli.bench.load import post
 from atomo_gql.cli.bench.rig import Place, Rig, generate
-from atomo_gql.cli.bench.target import Target
+from atomo_gql.cli.bench.target import TICKS, Target, children
 
 _JOBS = 10_000
 _QUEUE = "stages"
@@ -100,12 +100,12 @@ class _Stages:
 def _of_backends(pid: int) -> float:
     """CPU seconds of all processes of the PostgreSQL that this backend is of; 0 where /proc does not say."""
     try:
-        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        ended = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    ended = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()
-    return sum(Target(0, int(child)).cpu_seconds() for child in children) + (int(ended[13]) + int(ended[14])) / 100
+    living = sum(Target(0, child).cpu_seconds() for child in children(parent))
+    return living + (int(ended[13]) + int(ended[14])) / TICKS
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atomo_gql.cli.bench.figures import bounds, is_met, number
+from atomo_gql.cli.bench.figures import bounds, is_met, number, rounds_of
 from atomo_gql.cli.bench.told import Measured, Outcome, Run
 
 _WIDE = 120  # columns for a table
@@ -28,7 +28,7 @@ def show(runs: Sequence[Run]) -> None:
         machine = run["machine"]
         scale = "" if run["scale"] == 1 else f", at {run['scale']:g} of the size"
         console.print(
-            f"\n[dim]Medians of {run['rounds']} rounds{scale}; {machine['cpus']} CPUs "
+            f"\n[dim]{rounds_of(run).capitalize()}{scale}; {machine['cpus']} CPUs "
             f"({escape(machine['processor'])}), Python {escape(machine['python'])}. Compare ratios, never rates.[/dim]"
         )
 

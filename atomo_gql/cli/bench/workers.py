@@ -21,7 +21,7 @@ async def _looped(place: Place, loops: int, count: float) -> Figure:
     _, token = await mint(place, ["loops"])
     used = place.server.cpu_seconds()
     arguments = (str(place.server.port), "loops", str(total), str(loops))
-    async with module("loops", *arguments, stdout=True, ATOMO_WORKER_TOKEN=token) as process:
+    async with module("loops", *arguments, piped=True, ATOMO_WORKER_TOKEN=token) as process:
         out = await process.stdout.read()
         if await process.wait():
             raise RuntimeError("the lease loops failed; the lines above say why")
