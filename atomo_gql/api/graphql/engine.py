@@ -7,12 +7,15 @@ import inspect
 import logging
 import re
 import sys
+import weakref
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute, subscribe
+from graphql.execution.incremental.incremental_executor import IncrementalExecutor
+from graphql.type.definition import GraphQLResolveInfoHelpers
 
 from atomo_gql.api.errors import internal
 from atomo_gql.api.graphql.context import Budget, Context
@@ -67,6 +70,18 @@ class Refused(Exception):
         self.errors = errors
 
 
+class _Executor(IncrementalExecutor):
+    """One that does not refer to itself: its variables, and all it was told, would stay until a collection, and those
+    are rare (host.calm_the_collector)."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        this: Any = weakref.ref(self)
+        self.async_helpers = GraphQLResolveInfoHelpers(
+            gather=lambda values: this().gather_async_work(values), track=lambda values: this().track_async_work(values)
+        )
+
+
 class Engine:
     """One schema, and its documents."""
 
@@ -93,9 +108,12 @@ class Engine:
             variable_values=request.variables,
             operation_name=request.operation_name,
             context_value=context,
+            executor_class=_Executor,
         )
-        result = await running if inspect.isawaitable(running) else running
-        return _reply(result)
+        try:
+            return _reply(await running if inspect.isawaitable(running) else running)
+        finally:
+            context.loaders.clear()
 
     async def stream(self, operation: Operation, request: Request, context: Context) -> AsyncGenerator[Reply]:
         """Run a subscription: a reply for each of its events.
@@ -110,6 +128,7 @@ class Engine:
             variable_values=request.variables,
             operation_name=request.operation_name,
             context_value=context,
+            executor_class=_Executor,
         )
         source = await started if inspect.isawaitable(started) else started
         if isinstance(source, ExecutionResult):
@@ -129,7 +148,14 @@ def refusal(error: AtomoError) -> Reply:
 
 def errors_of(errors: Iterable[GraphQLError]) -> list[Reply]:
     """Errors with their codes; what is a fault of ours goes to the log, and is not told."""
-    return [_coded(error) for error in errors]
+    told = []
+    for error in errors:
+        told.append(_coded(error))
+        original: BaseException | None = error
+        while original is not None:  # a traceback's frames hold the error, and all that the request brought
+            original.__traceback__ = None
+            original = getattr(original, "original_error", None)
+    return told
 
 
 def _reply(result: ExecutionResult) -> Reply:
