@@ -47,6 +47,7 @@ class LeaseService:
             self._lease_now,
             self._hand_back,
             lambda scopes: store.next_eligible(self._database, scopes),
+            lambda waiters: store.standing(self._database, [_row(w.token, w.request) for w in waiters]),
             resources.limits.max_waiting,
         )
         self._hub.on_wake(self.room.wake)

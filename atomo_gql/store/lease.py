@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -39,6 +40,13 @@ class LeaseRow:
     def identity(self) -> object:
         """Two rows of the same are one request."""
         return id(self) if self.request_id is None else (self.worker_id, self.request_id)
+
+
+class Standing(NamedTuple):
+    """Of a request that got nothing."""
+
+    lives: bool  # its token does
+    is_spent: bool  # it was answered before
 
 
 class Heads:
@@ -134,6 +142,12 @@ async def close(database: Database, rows: Sequence[LeaseRow]) -> list[bool]:
     )
     closed = {row["ord"] for row in found}
     return [number in closed for number in range(1, len(rows) + 1)]
+
+
+async def standing(database: Database, rows: Sequence[LeaseRow]) -> list[Standing]:
+    """Whether these requests could have got something."""
+    found = await database.dispatch("lease_standing", [r.worker_id for r in rows], [r.request_id for r in rows])
+    return [Standing(row["lives"], row["is_spent"]) for row in found]
 
 
 async def next_eligible(database: Database, scopes: Sequence[Scope]) -> list[float | None]:

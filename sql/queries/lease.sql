@@ -114,6 +114,13 @@ SELECT i.ord::integer AS ord
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i (worker_id, request_id, ord)
 JOIN closed AS c ON c.worker_id = i.worker_id AND c.request_id = i.request_id;
 
+-- name: lease_standing(worker_ids uuid[], request_ids text[]) :many
+-- Of each request, in order: whether its token lives, and whether it was answered before.
+SELECT EXISTS (SELECT FROM worker_tokens AS t WHERE t.id = i.worker_id AND token_lives(t)) AS lives,
+    EXISTS (SELECT FROM lease_requests AS q WHERE q.worker_id = i.worker_id AND q.request_id = i.request_id) AS is_spent
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i (worker_id, request_id, ord)
+ORDER BY i.ord;
+
 -- name: job_next_eligible(tenants text[], scope_rows integer[], scope_queues text[], kind_rows integer[], kind_names text[]) :many
 -- For each scope (a tenant, null: any; its queues and kinds as in job_lease): the seconds until a job of it is eligible, below zero
 -- when one is. Scopes with nothing queued are left out.

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -260,6 +261,7 @@ async def test_what_runs_with_every_job_reads_no_more_than_its_own(explained: _E
         await lease.lease(store, [LeaseRow(worker.id, 1, 30, *scope)])
         await lease.next_eligible(store, [(None, *scope)])
     await lease.close(store, [LeaseRow(worker.id, 1, 30, ("w1",), request_id="b")])
+    assert await lease.standing(store, [ask, replace(ask, request_id=None)]) == [(True, True), (True, False)]
     await store.dispatch("leases_lock", jobs[0].id, jobs[0].lease_id)
     for verb in (report.heartbeat, report.progress, report.complete, report.fail):
         assert await verb(store, said(jobs.pop(0))) != [None]
