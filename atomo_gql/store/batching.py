@@ -33,11 +33,12 @@ class Batcher(Generic[Item, Result]):
         most_weight: int = 8_000_000,
         late: float = 0.02,
         backlog: int = 20_000,
+        backlog_weight: int = 128_000_000,
     ) -> None:
         """`run` answers a result per item, in order. At most `flights` runs at once, each of `size` items and
-        `most_weight` (bytes, by `weigh`); more than `backlog` items waiting are refused. Another leaves beside one when
-        `beside` times as many wait as are in it. `late`: seconds that one is under way alone while fewer wait; several
-        times what a flight of some hundreds takes."""
+        `most_weight` (bytes, by `weigh`); where `backlog` items or `backlog_weight` wait, more are refused. Another
+        leaves beside one when `beside` times as many wait as are in it. `late`: seconds that one is under way alone
+        while fewer wait; several times what a flight of some hundreds takes."""
         self._run = run
         self._most_flights = flights
         self._beside = beside
@@ -48,6 +49,7 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._most_weight = most_weight
         self._backlog = backlog
+        self._backlog_weight = backlog_weight
         self._waiting: deque[_Group[Item, Result]] = deque()
         self._count = 0  # items waiting
         self._weight = 0
@@ -72,7 +74,7 @@ class Batcher(Generic[Item, Result]):
         return await self._put(items) if items else []
 
     def _put(self, items: Sequence[Item]) -> "asyncio.Future[Sequence[Result]]":
-        if self._count >= self._backlog:
+        if self._count >= self._backlog or self._weight >= self._backlog_weight:
             raise Unavailable("the server has more requests waiting for the database than it may hold; try again")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Result]] = loop.create_future()
@@ -92,13 +94,19 @@ class Batcher(Generic[Item, Result]):
             batch: list[_Group[Item, Result]] = []
             count, weight = 0, 0
             while self._waiting and (not batch or count < self._size):
-                if batch and weight + self._waiting[0][1] >= self._most_weight:
+                items, its_weight, future = self._waiting[0]
+                if batch and weight + its_weight >= self._most_weight:
                     break
-                batch.append(self._waiting.popleft())
-                count += len(batch[-1][0])
-                weight += batch[-1][1]
-            self._count -= count
-            self._weight -= weight
+                self._waiting.popleft()
+                self._count -= len(items)
+                self._weight -= its_weight
+                if future.cancelled():  # nobody is there for it any more
+                    continue
+                batch.append((items, its_weight, future))
+                count += len(items)
+                weight += its_weight
+            if not batch:
+                return
             self._in_air += count
             loop = asyncio.get_running_loop()
             self._left_at = loop.time()
@@ -139,9 +147,10 @@ class Batcher(Generic[Item, Result]):
             results = await self._run([item for items, _, _ in batch for item in items])
         except Exception as error:
             if len(batch) > 1 and is_data_error(error):
-                # One of them is to blame; none of them was written. Each for itself, then.
-                for group in batch:
-                    await self._settle([group])
+                # One of them is to blame; none of them was written. It is in one half of them.
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
                 return
             for _, _, future in batch:
                 if not future.done():

@@ -3,6 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
+import pytest
+
+from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store.batching import Batcher
 
 
@@ -134,3 +138,41 @@ async def test_another_leaves_beside_it_when_it_would_be_so_many_times_as_large_
         air.land(0)
         air.land(1)
         await asyncio.gather(*calls)
+
+
+async def test_what_waits_is_bounded_in_weight_and_without_those_who_have_left() -> None:
+    landing = asyncio.Event()
+    flown: list[int] = []
+
+    async def fly(items: Sequence[int]) -> Sequence[int]:
+        flown.extend(items)
+        await landing.wait()
+        return items
+
+    batcher: Batcher[int, int] = Batcher(fly, flights=1, weigh=lambda item: item, backlog_weight=100)
+    calls = []
+    for n in (1, 60, 40):
+        calls.append(asyncio.create_task(batcher.submit(n)))
+        await _turns()
+    with pytest.raises(Unavailable):
+        await batcher.submit(1)
+    calls[1].cancel()
+    landing.set()
+    assert [await calls[0], await calls[2]] == [1, 40]
+    assert flown == [1, 40]
+    assert await batcher.submit(99) == 99
+
+
+async def test_one_that_is_refused_is_found_in_few_flights() -> None:
+    flights: list[int] = []
+
+    async def fly(items: Sequence[int]) -> Sequence[int]:
+        flights.append(len(items))
+        if 77 in items:
+            raise asyncpg.DataError("77")
+        return items
+
+    batcher: Batcher[int, int] = Batcher(fly)
+    answers = await asyncio.gather(*(batcher.submit(n) for n in range(128)), return_exceptions=True)
+    assert [n for n, answer in enumerate(answers) if answer != n] == [77]
+    assert len(flights) <= 2 * 7 + 1
