@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import uvicorn
 
-from atomo_gql.api.whole import WholeAnswers
+from atomo_gql.api.heads import BoundedHeads
 from atomo_gql.app import Application
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -152,7 +152,7 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
     url = url_of(settings, listening)
     config = uvicorn.Config(
         application.asgi,
-        http=WholeAnswers,
+        http=BoundedHeads,
         ws="websockets-sansio",
         ws_max_size=settings.max_body,
         log_config=None,
