@@ -136,12 +136,19 @@ class _Adversity:
     def all(self) -> list[Measure]:
         """(a) to (g)."""
         n = self._scale
-        future = datetime.now(UTC) + timedelta(days=1)
+        now = datetime.now(UTC)
         twenty = [f"queue {number}" for number in range(20)]
         many = [f"queue {number}" for number in range(int(2_000 * min(1.0, n * 10)))]
 
         async def pile(store: Database, queues: list[str], count: float, **fields: Any) -> None:
             await fill.queued(store, queues, count * n, **fields)
+
+        async def later(store: Database, count: float) -> None:
+            """Of ten priorities; half are scheduled, and half have failed and wait for their retry."""
+            for nth in range(1, 11):
+                await pile(store, [_QUEUE], count / 10, priority=nth, run_at=now + timedelta(hours=nth))
+            async with store.connection() as sql:
+                await sql.execute("UPDATE ready SET attempts = 1, error = 'e' WHERE priority % 2 = 0", timeout=120)
 
         async def nothing(store: Database) -> None:
             pass
@@ -149,10 +156,7 @@ class _Adversity:
         return [
             self.measure("(a) 1,000,000 ended jobs", lambda s: fill.ended(s, int(1_000_000 * n), self._tell)),
             self.measure("(b) a backlog of 500,000", lambda s: pile(s, [_QUEUE], 500_000)),
-            self.measure(
-                "(c) 200,000 scheduled, of higher priority",
-                lambda s: pile(s, [_QUEUE], 200_000, priority=10, run_at=future),
-            ),
+            self.measure("(c) 200,000 not due, of higher priorities", lambda s: later(s, 200_000)),
             self.measure("(d) a snapshot held open", nothing, around=_held_snapshot, wanted=0.8),
             self.measure("(d) the same, after 50,000 jobs", nothing, around=_held_snapshot, before=50_000, wanted=0.8),
             self.measure("(e) 20 queues of 10,000", lambda s: pile(s, twenty, 200_000), filled=twenty),

@@ -1,5 +1,5 @@
-"""The references, under the server's uvicorn settings: a bare Starlette that reads JSON and answers JSON, and beside it
-a trivial Strawberry mutation through Strawberry's own view, with warm caches."""
+"""The references, under uvicorn as it comes, with the server's settings of it: a bare Starlette that reads JSON and
+answers JSON, and beside it a trivial Strawberry mutation through Strawberry's own view, with warm caches."""
 
 import sys
 
