@@ -1,14 +1,16 @@
 -- name: job_enqueue(tenants text[], queues text[], kinds text[], payloads jsonb[], keys text[], max_attempts smallint[], priorities smallint[], run_ats timestamptz[], actors text[], traces text[], timeouts integer[], deadlines timestamptz[], run_ids uuid[], vias jsonb[]) :many
 -- One row per input, in its order: the job's id, and whether it is new. Within one call a key may occur once per tenant
 -- and queue (store/enqueue.py sees to it); keys are claimed in one order, so that replicas never wait in a ring. Of what
--- can be null, an empty array will do where all are; of what cannot, an array of one where all are the same.
+-- can be null, an empty array will do where all are; of what cannot, an array of one where all are the same. A job's id and
+-- its created_at are of one moment (end_id_at), the clock's: a statement may have waited for a lock.
 WITH input AS MATERIALIZED (
     SELECT coalesce(i.tenant, ($1::text[])[1]) AS tenant, coalesce(i.queue, ($2::text[])[1]) AS queue,
         coalesce(i.kind, ($3::text[])[1]) AS kind, i.payload, i.key,
         coalesce(i.max_attempts, ($6::smallint[])[1]) AS max_attempts, coalesce(i.priority, ($7::smallint[])[1]) AS priority,
         i.run_at, coalesce(i.actor, ($9::text[])[1]) AS actor, i.trace, i.timeout_secs, i.deadline, i.run_id, i.via,
-        i.ord, nth_id(o.us, o.secret, i.ord) AS id, statement_timestamp() AS at
-    FROM (SELECT microseconds_now() AS us, gen_random_uuid() AS secret OFFSET 0) AS o, unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
+        i.ord, nth_id(o.us, o.secret, i.ord) AS id, o.at
+    FROM (SELECT n.at, (extract(epoch FROM n.at) * 1000000)::bigint AS us, gen_random_uuid() AS secret
+          FROM (SELECT clock_timestamp() AS at OFFSET 0) AS n OFFSET 0) AS o, unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::smallint[], $7::smallint[],
                 $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[], $13::uuid[], $14::jsonb[])
         WITH ORDINALITY AS i (tenant, queue, kind, payload, key, max_attempts, priority, run_at, actor, trace, timeout_secs,
                               deadline, run_id, via, ord)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,9 @@ async def test_a_database_made_by_the_first_version_comes_to_the_present_one(emp
     try:
         await migrate(empty)
         fresh = {name: {tuple(r) for r in await connection.fetch(query)} for name, query in _CATALOGUE.items()}
+        slack = "SELECT end_id_at(m) = first_id_at(m + $1) FROM (SELECT now() + $2 AS m) AS t"
+        moment, hour = timedelta(milliseconds=10), timedelta(hours=1)
+        assert await connection.fetchval(slack, moment, timedelta())
         await connection.execute("DROP SCHEMA atomo CASCADE; CREATE SCHEMA atomo")
         await connection.execute((Path(__file__).parent / "versions" / "0001.sql").read_text())
         await connection.execute(
@@ -150,6 +154,8 @@ async def test_a_database_made_by_the_first_version_comes_to_the_present_one(emp
         assert len(await migrate(empty)) == NEXT - 2
         migrated = {name: {tuple(r) for r in await connection.fetch(query)} for name, query in _CATALOGUE.items()}
         assert migrated == fresh
+        assert await connection.fetchval(slack, hour, timedelta()), "an older job's id may be younger than the job"
+        assert await connection.fetchval(slack, moment, 2 * hour)
         lanes = await connection.fetch("SELECT tenant, queue FROM lanes ORDER BY tenant")
         assert [tuple(r) for r in lanes] == [("", "q"), ("acme", "q")]
         assert [tuple(r) for r in await connection.fetch("SELECT kind, deliveries FROM ready")] == [("k", 1)]

@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 
 from atomo_gql.cli.bench import fill
-from atomo_gql.store import enqueue, housekeeping, lease, manage, queues, report, tokens
+from atomo_gql.domain.jobs import JobFilter
+from atomo_gql.store import enqueue, housekeeping, jobs, lease, manage, queues, report, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import ReportRow
@@ -123,6 +124,18 @@ async def test_dead_letters_are_walked_among_their_own(
     for name, more in (("job_page", ()), ("job_search", ("error", 500)), ("job_search", ("nothing of it", 100))):
         plan = await _plan(crowded, "query", name, *conditions, *more)
         assert 50 <= sum(_read(plan)) <= 200, (name, more)
+
+
+async def test_what_was_made_before_a_moment_is_walked_from_there(crowded: Database) -> None:
+    async with crowded.connection() as sql:
+        middle, then = await sql.fetchrow("SELECT id, created_at FROM job_records ORDER BY id OFFSET 12000 LIMIT 1")
+    plan = await _plan(crowded, "query", "job_page", *_NOTHING[:6], then, None, None, None, None, True, 50)
+    assert sum(_read(plan)) < 4 * 50
+    [first], _ = await jobs.page(crowded, None, JobFilter(created_to=then), most=1)
+    async with crowded.connection() as sql:
+        made = "SELECT id FROM job_records WHERE created_at < $1 ORDER BY id DESC LIMIT 1"
+        assert first == await sql.fetchval(made, then)
+    assert first < middle
 
 
 @pytest.mark.parametrize("descending", [True, False])

@@ -2,14 +2,16 @@
 
 import asyncio
 import itertools
+import os
 import time
 from datetime import datetime
 
 from atomo_gql.cli.bench.figures import Tell
 from atomo_gql.domain.errors import Unavailable
-from atomo_gql.store import enqueue
+from atomo_gql.store import enqueue, lease, tokens
 from atomo_gql.store.database import Database
 from atomo_gql.store.enqueue import EnqueueRow
+from atomo_gql.store.lease import LeaseRow
 
 BATCH = 100
 FLIGHTS = 2  # statements at a time, as the server has them
@@ -18,7 +20,7 @@ _TRIES = 5
 # Every twentieth is dead.
 _ENDED = """
 WITH made AS MATERIALIZED (
-    SELECT new_id() AS id, statement_timestamp() AS at, i, i % 20 = 0 AS is_dead, 'q' || i % 50 AS queue,
+    SELECT clock_timestamp() AS at, new_id() AS id, i, i % 20 = 0 AS is_dead, 'q' || i % 50 AS queue,
         'kind' || i % 7 AS kind, CASE WHEN i % 10 = 0 THEN 'tenant' ELSE '' END AS tenant,
         CASE WHEN i % 100 = 0 THEN 'key ' || i END AS key
     FROM generate_series($1::integer, $2::integer) AS i
@@ -86,6 +88,14 @@ async def queued(
     began = time.perf_counter()
     await asyncio.gather(*(flight() for _ in range(FLIGHTS)))
     return total / (time.perf_counter() - began)
+
+
+async def leased(database: Database, queue: str) -> None:
+    """A batch of that queue is being worked on for a day."""
+    token = await tokens.mint(
+        database, tenant="", name="bench", queues=[queue], token_hash=os.urandom(32), created_by="user:bench"
+    )
+    await lease.lease(database, [LeaseRow(token.id, BATCH, 86_400, (queue,))])
 
 
 async def emptied(database: Database) -> None:

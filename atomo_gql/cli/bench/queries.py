@@ -16,8 +16,10 @@ from atomo_gql.cli.bench.rig import Place, Rig
 MANY = 5_000_000
 _FEW = 0.01  # of them
 _PAGE = "query ($filter: JobFilter) { jobs(filter: $filter, first: 50) { nodes { id status } } }"
+_OLDEST = "{ jobs(orderBy: OLDEST_FIRST, first: 50) { nodes { id status } } }"
 _NODES = "id queue kind status attempts createdAt finishedAt durationMs waitingFor { message }"
-# By name: a document and its variables; "ID" and "CURSOR" stand for a job in the middle, and the page after it.
+# By name: a document and its variables; "ID", "THEN" and "CURSOR" stand for a job in the middle, when it was made,
+# and the page after it.
 _LOOKS: dict[str, tuple[str, dict[str, object]]] = {
     "job(id)": (f"query ($id: ID!) {{ job(id: $id) {{ {_NODES} }} }}", {"id": "ID"}),
     "waitingFor": ("query ($id: ID!) { job(id: $id) { waitingFor { message } } }", {"id": "WAITING"}),
@@ -26,10 +28,13 @@ _LOOKS: dict[str, tuple[str, dict[str, object]]] = {
         "query ($after: String) { jobs(first: 50, after: $after) { nodes { id } } }",
         {"after": "CURSOR"},
     ),
+    "jobs, oldest first": (_OLDEST, {}),
+    "jobs made until then": (_PAGE, {"filter": {"created": {"to": "THEN"}}}),
     "jobs by queue": (_PAGE, {"filter": {"queue": "q7"}}),
     "jobs by kind": (_PAGE, {"filter": {"kind": "kind3"}}),
     "jobs by tenant": (_PAGE, {"filter": {"tenantId": "tenant"}}),
     "jobs queued": (_PAGE, {"filter": {"status": ["QUEUED"]}}),
+    "jobs leased": (_PAGE, {"filter": {"status": ["LEASED"]}}),
     "jobs succeeded": (_PAGE, {"filter": {"status": ["SUCCEEDED"]}}),
     "jobs dead": (_PAGE, {"filter": {"status": ["DEAD"]}}),
     "jobs dead in a queue": (_PAGE, {"filter": {"status": ["DEAD"], "queue": "q0"}}),
@@ -90,9 +95,13 @@ def _replaced(value: object, stand_ins: dict[str, str]) -> object:
 async def _filled(rig: Rig, http: aiohttp.ClientSession, count: int, tell: Tell) -> AsyncIterator[_Filled]:
     async with rig.another() as store:
         await fill.queued(store, ["q1", "q2"], min(count, 10_000))
+        await fill.leased(store, "q1")
         await fill.ended(store, count, tell)
         async with store.connection() as sql:
-            middle = await sql.fetchval("SELECT id::text FROM job_records ORDER BY id OFFSET $1 LIMIT 1", count // 2)
+            middle, then = await sql.fetchrow(
+                "SELECT id::text, to_json(created_at) #>> '{}' FROM job_records ORDER BY id OFFSET $1 LIMIT 1",
+                count // 2,
+            )
             waiting = await sql.fetchval("SELECT id::text FROM ready ORDER BY id DESC LIMIT 1")
             now, later = await sql.fetchrow(
                 "SELECT to_json(m - interval '1 second') #>> '{}', to_json(m + interval '1 second') #>> '{}'"
@@ -103,7 +112,8 @@ async def _filled(rig: Rig, http: aiohttp.ClientSession, count: int, tell: Tell)
             body = {"query": query, "variables": {"id": middle}}
             async with http.post(f"{place.url}/graphql", json=body, headers=place.bearer) as answer:
                 cursor = (await answer.json())["data"]["jobs"]["edges"][0]["cursor"]
-            yield _Filled(place, {"ID": middle, "WAITING": waiting, "NOW": now, "LATER": later, "CURSOR": cursor})
+            ids = {"ID": middle, "WAITING": waiting, "CURSOR": cursor}
+            yield _Filled(place, {**ids, "THEN": then, "NOW": now, "LATER": later})
 
 
 @contextlib.asynccontextmanager
