@@ -130,7 +130,7 @@ async def test_what_was_made_before_a_moment_is_walked_from_there(crowded: Datab
     async with crowded.connection() as sql:
         middle, then = await sql.fetchrow("SELECT id, created_at FROM job_records ORDER BY id OFFSET 12000 LIMIT 1")
     plan = await _plan(crowded, "query", "job_page", *_NOTHING[:6], then, None, None, None, None, True, 50)
-    assert sum(_read(plan)) < 4 * 50
+    assert sum(_read(plan)) < 3_000  # what ten milliseconds made, and half of all are 12,000
     [first], _ = await jobs.page(crowded, None, JobFilter(created_to=then), most=1)
     async with crowded.connection() as sql:
         made = "SELECT id FROM job_records WHERE created_at < $1 ORDER BY id DESC LIMIT 1"
