@@ -111,6 +111,10 @@ BEGIN
                 FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
             END IF;
             EXIT WHEN v_priority IS NULL;
+            IF NOT v_is_wide AND v_since > v_now THEN  -- nothing of this priority is due
+                v_since := NULL;
+                CONTINUE;
+            END IF;
             v_after := v_least;
             v_most := v_left + v_left / 4 + v_slack;
             v_depths := NULL;
