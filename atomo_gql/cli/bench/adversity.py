@@ -143,10 +143,10 @@ class _Adversity:
         async def pile(store: Database, queues: list[str], count: float, **fields: Any) -> None:
             await fill.queued(store, queues, count * n, **fields)
 
-        async def later(store: Database, count: float) -> None:
-            """Of ten priorities; half are scheduled, and half have failed and wait for their retry."""
-            for nth in range(1, 11):
-                await pile(store, [_QUEUE], count / 10, priority=nth, run_at=now + timedelta(hours=nth))
+        async def later(store: Database, count: float, priorities: int) -> None:
+            """Of several priorities, half have failed and wait for their retry."""
+            for nth in range(1, priorities + 1):
+                await pile(store, [_QUEUE], count / priorities, priority=nth, run_at=now + timedelta(hours=nth))
             async with store.connection() as sql:
                 await sql.execute("UPDATE ready SET attempts = 1, error = 'e' WHERE priority % 2 = 0", timeout=120)
 
@@ -156,7 +156,8 @@ class _Adversity:
         return [
             self.measure("(a) 1,000,000 ended jobs", lambda s: fill.ended(s, int(1_000_000 * n), self._tell)),
             self.measure("(b) a backlog of 500,000", lambda s: pile(s, [_QUEUE], 500_000)),
-            self.measure("(c) 200,000 not due, of higher priorities", lambda s: later(s, 200_000)),
+            self.measure("(c) 200,000 scheduled, of higher priority", lambda s: later(s, 200_000, 1)),
+            self.measure("(c) the same, of ten priorities, half failed", lambda s: later(s, 200_000, 10)),
             self.measure("(d) a snapshot held open", nothing, around=_held_snapshot, wanted=0.8),
             self.measure("(d) the same, after 50,000 jobs", nothing, around=_held_snapshot, before=50_000, wanted=0.8),
             self.measure("(e) 20 queues of 10,000", lambda s: pile(s, twenty, 200_000), filled=twenty),
