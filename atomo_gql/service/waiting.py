@@ -130,7 +130,7 @@ class WaitingRoom:
             waited: set[asyncio.Future[Any]] = {waiter.jobs, gone}
             await asyncio.wait(waited, timeout=request.wait_secs, return_when=asyncio.FIRST_COMPLETED)
             self._leave(waiter)
-            if waiter.trying is not None and not gone.done():
+            while waiter.trying is not None and not gone.done():
                 await waiter.trying  # what is leased for it now is its own: its request would be answered with the same
             if not waiter.jobs.done():
                 return []
