@@ -97,7 +97,7 @@ BEGIN
     END IF;
     v_is_wide := v_lanes IS NULL AND cardinality(p_queues) BETWEEN 2 AND v_few;
     IF v_is_told THEN
-        v_is_told := (SELECT h.priority IS NULL FROM next_head(p_tenant, p_queues, v_lanes, 32768, p_priority) AS h);
+        v_is_told := (SELECT h.priority IS NULL FROM next_head(p_tenant, p_queues, v_lanes, 32768, p_priority, v_now) AS h);
     END IF;
     WHILE v_left > 0 LOOP
         IF v_since IS NULL THEN
@@ -105,16 +105,12 @@ BEGIN
                 v_priority := p_priority;
                 v_since := p_since;
             ELSIF v_is_wide THEN
-                SELECT h.priority, h.since INTO v_priority, v_since FROM next_head(NULL, NULL, NULL, v_priority, -32769) AS h;
+                SELECT h.priority, h.since INTO v_priority, v_since FROM next_head(NULL, NULL, NULL, v_priority, -32769, 'infinity') AS h;
             ELSE
                 SELECT h.priority, h.since INTO v_priority, v_since
-                FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
+                FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769, v_now) AS h;
             END IF;
             EXIT WHEN v_priority IS NULL;
-            IF NOT v_is_wide AND v_since > v_now THEN  -- nothing of this priority is due
-                v_since := NULL;
-                CONTINUE;
-            END IF;
             v_after := v_least;
             v_most := v_left + v_left / 4 + v_slack;
             v_depths := NULL;
@@ -246,49 +242,60 @@ BEGIN
     END LOOP;
 END $$;
 
--- The highest priority below p_below, and above p_above, at which a job is queued in that scope, or in those lanes, and
--- when the first of it becomes, or became, eligible: whoever reads on from there need not pass what is dead before it,
--- which is much while a transaction somewhere keeps it from being cleaned away. Null: there is none.
+-- The highest priority below p_below, and above p_above, at which a job is queued in that scope, or in those lanes, that is
+-- eligible by p_due, and when the first of it becomes, or became, eligible: whoever reads on from there need not pass what
+-- is dead before it, which is much while a transaction somewhere keeps it from being cleaned away. Null: there is none.
+--
+-- It costs one index descent for each priority that it passes, and has no planner switches of its own, which would cost as
+-- much again: whoever calls it has them.
 CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes text[], p_below integer, p_above integer,
-                          OUT priority integer, OUT since timestamptz)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+                          p_due timestamptz, OUT priority integer, OUT since timestamptz)
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF p_lanes IS NOT NULL AND p_tenant IS NULL THEN
-        SELECT t.priority, min(t.eligible_at) INTO priority, since
-        FROM unnest(p_lanes) AS k (lane) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.queue || E'\x1f' || r.kind = k.lane
-                AND r.priority < p_below AND r.priority > p_above
-            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
-        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
-    ELSIF p_lanes IS NOT NULL THEN
-        SELECT t.priority, min(t.eligible_at) INTO priority, since
-        FROM unnest(p_lanes) AS k (lane) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = k.lane AND r.tenant <> ''
-                AND r.priority < p_below AND r.priority > p_above
-            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
-        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
-    ELSIF p_queues IS NULL THEN
-        SELECT r.priority::integer, r.eligible_at INTO priority, since FROM ready AS r
-        WHERE r.priority::integer < p_below AND r.priority::integer > p_above
-        ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
-    ELSIF p_tenant IS NULL THEN
-        SELECT t.priority, min(t.eligible_at) INTO priority, since
-        FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.queue = q.queue AND r.priority < p_below AND r.priority > p_above
-            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
-        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
-    ELSE
-        SELECT t.priority, min(t.eligible_at) INTO priority, since
-        FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            SELECT r.priority, r.eligible_at FROM ready AS r
-            WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> ''
-                AND r.priority < p_below AND r.priority > p_above
-            ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
-        GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
-    END IF;
+    LOOP
+        IF p_lanes IS NOT NULL AND p_tenant IS NULL THEN
+            SELECT t.priority, min(t.eligible_at) INTO priority, since
+            FROM unnest(p_lanes) AS k (lane) CROSS JOIN LATERAL (
+                SELECT r.priority, r.eligible_at FROM ready AS r
+                WHERE r.queue || E'\x1f' || r.kind = k.lane
+                    AND r.priority < p_below AND r.priority > p_above
+                ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+            GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+        ELSIF p_lanes IS NOT NULL THEN
+            SELECT t.priority, min(t.eligible_at) INTO priority, since
+            FROM unnest(p_lanes) AS k (lane) CROSS JOIN LATERAL (
+                SELECT r.priority, r.eligible_at FROM ready AS r
+                WHERE r.tenant || E'\x1f' || r.queue || E'\x1f' || r.kind = k.lane AND r.tenant <> ''
+                    AND r.priority < p_below AND r.priority > p_above
+                ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+            GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+        ELSIF p_queues IS NULL THEN
+            SELECT r.priority::integer, r.eligible_at INTO priority, since FROM ready AS r
+            WHERE r.priority::integer < p_below AND r.priority::integer > p_above
+            ORDER BY r.priority::integer DESC, r.eligible_at LIMIT 1;
+        ELSIF p_tenant IS NULL AND cardinality(p_queues) = 1 THEN
+            SELECT r.priority, r.eligible_at INTO priority, since FROM ready AS r
+            WHERE r.queue = p_queues[1] AND r.priority < p_below AND r.priority > p_above
+            ORDER BY r.priority DESC, r.eligible_at LIMIT 1;
+        ELSIF p_tenant IS NULL THEN
+            SELECT t.priority, min(t.eligible_at) INTO priority, since
+            FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                SELECT r.priority, r.eligible_at FROM ready AS r
+                WHERE r.queue = q.queue AND r.priority < p_below AND r.priority > p_above
+                ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+            GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+        ELSE
+            SELECT t.priority, min(t.eligible_at) INTO priority, since
+            FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+                SELECT r.priority, r.eligible_at FROM ready AS r
+                WHERE r.tenant || E'\x1f' || r.queue = p_tenant || E'\x1f' || q.queue AND r.tenant <> ''
+                    AND r.priority < p_below AND r.priority > p_above
+                ORDER BY r.priority DESC, r.eligible_at LIMIT 1) AS t
+            GROUP BY t.priority ORDER BY t.priority DESC LIMIT 1;
+        END IF;
+        EXIT WHEN since <= p_due OR since IS NULL;
+        p_below := priority;
+    END LOOP;
 END $$;
 
 -- The queues in which a tenant has jobs queued, found by skipping along the index from one to the next.
@@ -329,7 +336,8 @@ BEGIN
         v_lanes := kind_lanes(p_tenant, coalesce(p_queues, queues_of_all()), p_kinds);
     END IF;
     LOOP
-        SELECT h.priority, h.since INTO v_priority, v_first FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769) AS h;
+        SELECT h.priority, h.since INTO v_priority, v_first
+        FROM next_head(p_tenant, p_queues, v_lanes, v_priority, -32769, 'infinity') AS h;
         EXIT WHEN v_priority IS NULL;
         IF v_paused IS NOT NULL AND v_lanes IS NOT NULL THEN
             v_first := (SELECT min(t.eligible_at) FROM unnest(v_lanes) AS k (lane) CROSS JOIN LATERAL (
@@ -401,7 +409,7 @@ DECLARE
 BEGIN
     LOOP
         SELECT h.priority, h.since INTO v_priority, v_first
-        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority, -32769) AS h;
+        FROM next_head(nullif(p_tenant, ''), ARRAY[p_queue], NULL, v_priority, -32769, statement_timestamp()) AS h;
         EXIT WHEN v_priority IS NULL;
         IF p_tenant = '' THEN
             v_first := (SELECT r.eligible_at FROM ready AS r

@@ -1,6 +1,6 @@
 """Where leases begin to look while what was leased before cannot be cleaned away."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +41,8 @@ async def test_the_walk_begins_where_it_is_told_and_passes_over_nothing_for_long
     await report.release(database, [ReportRow(first[0].id, first[0].lease_id, worker.id)], 100)
     assert await sql.fetchval("SELECT eligible_at FROM ready WHERE id = $1", UUID(first[0].id)) == at
 
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await enqueue.enqueue(database, [row("q", priority=n)._replace(run_at=later) for n in (7, 9)])  # it stays the place
     assert [UUID(job.id) for job in await take(10)] == made[10:20]  # what was put back waits a moment
     [urgent] = await enqueue.enqueue(database, [row("q", priority=5)])
     assert [UUID(job.id) for job in await take(1)] == [urgent.id]  # what is more urgent does not

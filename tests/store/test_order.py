@@ -20,10 +20,11 @@ _TAKE = "SELECT id FROM take_ready($1, $2, $3, $4, $5, $6)"
 
 
 def _job(chance: random.Random, now: datetime) -> EnqueueRow:
-    """Due or not, of few priorities, many at the same moment; some queues are fuller than others."""
+    """Due or not, of few priorities, many at the same moment; of 12 and -9 none is. Some queues are fuller."""
     queue = _QUEUES[min(chance.randrange(12), chance.randrange(12))]
-    priority = chance.choice((-7, 0, 0, 0, 3, 3, 9))
-    run_at = now - timedelta(seconds=10 * chance.randrange(1, 50) if chance.random() < 0.9 else -3_600)
+    priority = chance.choice((-9, -7, 0, 0, 0, 3, 3, 9, 12))
+    is_due = priority not in (-9, 12) and chance.random() < 0.9
+    run_at = now - timedelta(seconds=10 * chance.randrange(1, 50) if is_due else -3_600)
     tenant, kind = chance.choice(_TENANTS), chance.choice(_KINDS)
     return row(queue, tenant=tenant, priority=priority)._replace(kind=kind, run_at=run_at)
 
