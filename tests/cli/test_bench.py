@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from atomo_gql.cli.bench import fill
 from atomo_gql.cli.bench.command import SCENARIOS, bench
 from atomo_gql.cli.bench.figures import Figure, Measure, Scenario, summary
+from atomo_gql.cli.bench.stages import of_processes
 from atomo_gql.store.database import Database
 
 
@@ -142,6 +144,15 @@ async def test_what_is_in_the_database_is_not_touched(database: Database, tmp_pa
     assert process.returncode == 0, out.decode()
     async with database.connection() as sql:
         assert await sql.fetchrow(_ELSEWHERE) == before
+
+
+async def test_a_database_that_is_elsewhere_is_not_taken_for_a_process_of_here(database: Database) -> None:
+    async with database.connection() as sql:
+        pid, name = await sql.fetchrow("SELECT pg_backend_pid(), current_database()")
+    if "DATABASE_URL" not in os.environ:
+        assert (of_processes(pid, name) or 0) > 0
+    assert of_processes(os.getpid(), name) is None
+    assert of_processes(2**22, name) is None
 
 
 async def test_every_scenario_is_explained() -> None:
