@@ -1,7 +1,7 @@
 """The one place where the parts are put together."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -34,14 +34,13 @@ class _Shortcut:
         plain = [r for r in router.routes if isinstance(r, Route) and "{" not in r.path]
         self._routes = {route.path: route for route in plain}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """As the router would."""
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
         if route is None:
-            await self._router(scope, receive, send)
-        else:
-            scope["route"] = route
-            await route.app(scope, receive, send)
+            return self._router(scope, receive, send)
+        scope["route"] = route
+        return route.app(scope, receive, send)
 
 
 class Application:

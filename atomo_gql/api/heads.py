@@ -9,14 +9,14 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from atomo_gql.api.errors import problem
-from atomo_gql.api.whole import WholeAnswers
+from atomo_gql.api.lean import LeanProtocol
 from atomo_gql.domain.errors import AtomoError, BadUserInput, PayloadTooLarge
 
 MOST = 65_536  # bytes, and what comes with the last of them
 SECS = 60.0  # that it may take; a connection to begin with one, too
 
 
-class BoundedHeads(WholeAnswers):
+class BoundedHeads(LeanProtocol):
     """uvicorn's protocol, with limits."""
 
     _size = 0  # of a head that is not there yet
@@ -24,8 +24,9 @@ class BoundedHeads(WholeAnswers):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
+        self._call_later = self.loop.call_later
         super().connection_made(transport)
-        self._timer = self.loop.call_later(SECS, self.transport.close)
+        self._timer = self._call_later(SECS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
@@ -55,7 +56,7 @@ class BoundedHeads(WholeAnswers):
         if self._size > MOST:
             self._refuse(PayloadTooLarge(f"the head of a request must have at most {MOST} bytes"))
         elif self._size > 0 and self._timer is None:
-            self._timer = self.loop.call_later(SECS, self.transport.close)
+            self._timer = self._call_later(SECS, self.transport.close)
 
     def _head_ended(self) -> None:
         self._size = 0

@@ -4,6 +4,7 @@ import itertools
 import logging
 import secrets
 import time
+from collections.abc import Awaitable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,12 +55,12 @@ class RequestLog:
         began = time.perf_counter()
         status = 0
 
-        async def note(message: Message) -> None:
+        def note(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
-            await send(message)
+            return send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         try:

@@ -51,21 +51,26 @@ async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection:
         if place == len(unique):
             unique.append(row)
         place_of.append(place)
+    (
+        tenants,
+        queues,
+        kinds,
+        payloads,
+        keys,
+        most,
+        priorities,
+        run_ats,
+        actors,
+        traces,
+        timeouts,
+        deadlines,
+        runs,
+        vias,
+    ) = list(zip(*unique, strict=True)) or [()] * len(EnqueueRow._fields)
     arguments = (
-        shared([r.tenant for r in unique]),
-        shared([r.queue for r in unique]),
-        shared([r.kind for r in unique]),
-        [r.payload for r in unique],
-        sparse([r.key for r in unique]),
-        shared([r.max_attempts for r in unique]),
-        shared([r.priority for r in unique]),
-        sparse([r.run_at for r in unique]),
-        shared([r.actor for r in unique]),
-        sparse([r.trace for r in unique]),
-        sparse([r.timeout_secs for r in unique]),
-        sparse([r.deadline for r in unique]),
-        sparse([r.run_id for r in unique]),
-        sparse([orjson.dumps(r.via) if r.via else None for r in unique]),
+        *(shared(tenants), shared(queues), shared(kinds), payloads, sparse(keys), shared(most), shared(priorities)),
+        *(sparse(run_ats), shared(actors), sparse(traces), sparse(timeouts), sparse(deadlines), sparse(runs)),
+        sparse([orjson.dumps(via) if via else None for via in vias]),
     )
     if connection is None:
         found = await database.dispatch("job_enqueue", *arguments)

@@ -138,7 +138,7 @@ async def _insistently(database: Database, run: Callable[[_Fetch, Rows], Awaitab
     return answers
 
 
-def _leases(reports: Rows) -> tuple[str, str, list[UUID]]:
+def _leases(reports: Rows) -> tuple[str, str, Sequence[UUID]]:
     return (
         ",".join([r.job_id for r in reports]),
         ",".join([r.lease_id for r in reports]),

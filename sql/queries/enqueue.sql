@@ -21,9 +21,10 @@ claimed AS (
     ON CONFLICT (tenant, queue, key) DO UPDATE SET job_id = k.job_id
     RETURNING k.tenant, k.queue, k.key, k.job_id
 ),
-settled AS MATERIALIZED (
-    SELECT i.*, coalesce(c.job_id, i.id) AS job_id
-    FROM input AS i LEFT JOIN claimed AS c ON c.tenant = i.tenant AND c.queue = i.queue AND c.key = i.key
+settled AS MATERIALIZED (  -- without a join, so that it stays in the order of the input
+    SELECT i.*, CASE WHEN i.key IS NULL THEN i.id ELSE (
+        SELECT c.job_id FROM claimed AS c WHERE c.tenant = i.tenant AND c.queue = i.queue AND c.key = i.key LIMIT 1) END AS job_id
+    FROM input AS i
 ),
 logged AS (
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
@@ -34,17 +35,17 @@ logged AS (
                 ELSE jsonb_build_object('timeoutSecs', timeout_secs, 'deadline', deadline) END
         || CASE WHEN via IS NULL THEN '{}'  -- of a job that nobody asked for, but an action or a workflow
                 ELSE jsonb_strip_nulls(jsonb_build_object('runId', run_id, 'origin', via -> -1, 'via', via)) END
-    FROM settled WHERE job_id = id ORDER BY ord
+    FROM settled WHERE job_id = id
 ),
 recorded AS (
     INSERT INTO job_records (id, created_at, run_at, priority, max_attempts, tenant, queue, kind, idempotency_key,
                              timeout_secs, deadline, run_id)
     SELECT id, at, run_at, priority, max_attempts, tenant, queue, kind, key, timeout_secs, deadline, run_id
-    FROM settled WHERE job_id = id ORDER BY ord
+    FROM settled WHERE job_id = id
 ),
 new_lanes AS MATERIALIZED (
-    SELECT DISTINCT tenant, queue FROM settled AS s
-    WHERE job_id = id AND NOT EXISTS (SELECT FROM lanes AS l WHERE l.queue = s.queue AND l.tenant = s.tenant)
+    SELECT tenant, queue FROM (SELECT DISTINCT tenant, queue FROM settled WHERE job_id = id) AS s
+    WHERE NOT EXISTS (SELECT FROM lanes AS l WHERE l.queue = s.queue AND l.tenant = s.tenant)
 ),
 laned AS (
     -- Whoever comes first; others do not wait for a transaction that may be long, and go without.
@@ -57,7 +58,7 @@ queued AS (
     INSERT INTO ready (id, eligible_at, version, priority, attempts, max_attempts, tenant, queue, kind, deliveries,
                        timeout_secs, deadline)
     SELECT id, greatest(run_at, at), 1, priority, 0, max_attempts, tenant, queue, kind, 0, timeout_secs, deadline
-    FROM settled WHERE job_id = id ORDER BY ord
+    FROM settled WHERE job_id = id
 )
 SELECT job_id AS id, job_id = id AS is_new FROM settled ORDER BY ord;
 

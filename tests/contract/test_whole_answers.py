@@ -1,18 +1,18 @@
-"""Head and body leave in one write, and nothing else about an answer changes."""
+"""Head and body leave in one write, an idle connection has one timer, and nothing else about an answer changes."""
 
 import asyncio
 import socket
 from asyncio import selector_events
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from atomo_gql.api.whole import WholeAnswers
+from atomo_gql.api.lean import LeanProtocol
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,12 +35,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def serving(protocol: type[HttpToolsProtocol], application: ASGIApp = app) -> AsyncIterator[int]:
+async def serving(protocol: type[HttpToolsProtocol], application: ASGIApp = app, idle: float = 5) -> AsyncIterator[int]:
     """A real uvicorn; its port."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         application, http=protocol, lifespan="off", log_config=None, server_header=False, date_header=False
     )
+    config.timeout_keep_alive = cast("int", idle)  # seconds
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[assignment]
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -83,7 +84,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 async def test_an_answer_has_the_bytes_that_uvicorn_gives_it(case: str) -> None:
     """Of every kind, also those behind one another on a connection."""
-    async with serving(WholeAnswers) as whole, serving(HttpToolsProtocol) as apart:
+    async with serving(LeanProtocol) as whole, serving(HttpToolsProtocol) as apart:
         expected = await told(apart, *CASES[case])
         assert await told(whole, *CASES[case]) == expected
         assert expected
@@ -101,7 +102,7 @@ async def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
         write(self, data)
 
     monkeypatch.setattr(transport, "write", counted)
-    for protocol, writes in ((WholeAnswers, 1), (HttpToolsProtocol, 2)):
+    for protocol, writes in ((LeanProtocol, 1), (HttpToolsProtocol, 2)):
         written.clear()
         async with serving(protocol) as port:
             await told(port, request("/"))
@@ -118,10 +119,51 @@ async def test_a_part_is_not_kept_until_the_next() -> None:
         await has_come.wait()
         await send({"type": "http.response.body", "body": b"two"})
 
-    async with serving(WholeAnswers, pausing) as port:
+    async with serving(LeanProtocol, pausing) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request("/"))
         await asyncio.wait_for(reader.readuntil(b"one"), 10)
         has_come.set()
         await asyncio.wait_for(reader.readuntil(b"two"), 10)
         writer.close()
+
+
+async def _until_closed(reader: asyncio.StreamReader) -> float:
+    began = asyncio.get_running_loop().time()
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    return asyncio.get_running_loop().time() - began
+
+
+async def test_a_connection_ends_when_it_was_idle_for_long_and_not_before() -> None:
+    """Its timer is moved on by each request, and does not end one that takes longer."""
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.6 if scope["path"] == "/slow" else 0)
+        await app(scope, receive, send)
+
+    async with serving(LeanProtocol, slow, idle=0.4) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for path in ("/", "/slow", "/", "/", "/"):
+            writer.write(request(path, close=False))
+            assert (await asyncio.wait_for(reader.readuntil(b"hello"), 10)).startswith(b"HTTP/1.1 200 ")
+            await asyncio.sleep(0.25)
+        assert 0.05 < await _until_closed(reader) < 2
+        writer.close()
+
+
+async def test_a_connection_has_one_timer_and_leaves_none() -> None:
+    loop: Any = asyncio.get_running_loop()
+
+    def timers() -> int:
+        return sum(not timer.cancelled() and "_Idle" in repr(timer) for timer in loop._scheduled)
+
+    async with serving(LeanProtocol) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(20):
+            writer.write(request("/", close=False))
+            await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+        assert timers() == 1
+        writer.close()
+        async with asyncio.timeout(10):
+            while timers():
+                await asyncio.sleep(0.01)
