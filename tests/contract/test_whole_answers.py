@@ -149,21 +149,24 @@ async def test_a_connection_ends_when_it_was_idle_for_long_and_not_before() -> N
             await asyncio.sleep(0.25)
         assert 0.05 < await _until_closed(reader) < 2
         writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_connection_has_one_timer_and_leaves_none() -> None:
     loop: Any = asyncio.get_running_loop()
 
-    def timers() -> int:
-        return sum(not timer.cancelled() and "_Idle" in repr(timer) for timer in loop._scheduled)
+    def timers() -> set[Any]:
+        return {timer for timer in loop._scheduled if not timer.cancelled() and "_Idle" in repr(timer)}
 
+    others = timers()
     async with serving(LeanProtocol) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(20):
             writer.write(request("/", close=False))
             await asyncio.wait_for(reader.readuntil(b"hello"), 10)
-        assert timers() == 1
+        assert len(timers() - others) == 1
         writer.close()
+        await writer.wait_closed()
         async with asyncio.timeout(10):
-            while timers():
+            while timers() - others:
                 await asyncio.sleep(0.01)
