@@ -156,7 +156,8 @@ async def process(
         yield made
     finally:
         with contextlib.suppress(ProcessLookupError):
-            made.terminate()
+            if made.returncode is None:  # by hand: terminate() would take its end from the loop, which warns of that
+                os.kill(made.pid, signal.SIGTERM)
             try:
                 await asyncio.wait_for(made.wait(), _END_SECS)
             except TimeoutError:
