@@ -24,7 +24,7 @@ class BoundedHeads(LeanProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
-        self._call_later = self.loop.call_later
+        self._call_later = self.loop.call_later  # of the loop itself: see LeanProtocol
         super().connection_made(transport)
         self._timer = self._call_later(SECS, self.transport.close)
 
@@ -38,6 +38,8 @@ class BoundedHeads(LeanProtocol):
         super().data_received(data)
         if self.cycle is None or self.cycle.scope is not self.scope:
             self._head_goes_on(len(data))
+        elif self.cycle.response_complete:  # what is left of a body, or a stray byte: uvicorn thinks it is in use again
+            self._timer = self._timer or self._call_later(SECS, self.transport.close)
         elif self._timer is not None:
             self._head_ended()
 

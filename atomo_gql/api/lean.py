@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -42,11 +42,13 @@ class _Idle:
     That one is left to ring when it is cancelled, and moved on when it rings too early.
     """
 
-    __slots__ = ("_due", "_ended", "_loop", "_timer", "create_task")
+    __slots__ = ("_due", "_ended", "_is_over", "_loop", "_timer", "create_task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due = math.inf
+        self._ended: Callable[[], None] | None = None
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self.create_task = loop.create_task
 
@@ -55,10 +57,11 @@ class _Idle:
 
     def call_later(self, delay: float, ended: Callable[[], None]) -> "_Idle":
         """Call `ended` after so many seconds, unless it is called off; what is returned can do that."""
-        self._due = self._loop.time() + delay
-        if self._timer is None:
+        if not self._is_over:
+            self._due = self._loop.time() + delay
             self._ended = ended
-            self._timer = self._loop.call_at(self._due, self._ring)
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._due, self._ring)
         return self
 
     def cancel(self) -> None:
@@ -66,15 +69,16 @@ class _Idle:
         self._due = math.inf
 
     def end(self) -> None:
-        """The connection is no more."""
-        self.cancel()
+        """The connection is no more, or is not HTTP's any more."""
+        self._is_over = True
+        self._ended = None  # it refers back: a cycle, which would wait for the collector
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _ring(self) -> None:
         self._timer = None
-        if self._due <= self._loop.time():
+        if self._ended is not None and self._due <= self._loop.time():
             self._ended()
         elif self._due < math.inf:
             self._timer = self._loop.call_at(self._due, self._ring)
@@ -84,13 +88,13 @@ class _Turn:
     """What is held back until the end of a turn of the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call_soon = loop.call_soon
+        self._loop = ref(loop)  # which is the key that this is found by
         self._holding: list[_Gathering] = []
 
     def hold(self, transport: "_Gathering") -> None:
         """Have it let go by then."""
-        if not self._holding:
-            self._call_soon(self._end)
+        if not self._holding and (loop := self._loop()):
+            loop.call_soon(self._end)
         self._holding.append(transport)
 
     def _end(self) -> None:

@@ -98,7 +98,7 @@ BEGIN
             IF v_is_told THEN
                 v_priority := p_priority;
                 v_since := p_since;
-            ELSIF v_is_wide THEN
+            ELSIF v_is_wide THEN  -- due or not: others may have thousands of priorities that are not
                 SELECT h.priority, h.since INTO v_priority, v_since FROM next_head(NULL, NULL, NULL, v_priority, -32769, 'infinity') AS h;
             ELSE
                 SELECT h.priority, h.since INTO v_priority, v_since

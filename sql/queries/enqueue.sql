@@ -21,9 +21,11 @@ claimed AS (
     ON CONFLICT (tenant, queue, key) DO UPDATE SET job_id = k.job_id
     RETURNING k.tenant, k.queue, k.key, k.job_id
 ),
-settled AS MATERIALIZED (  -- without a join, so that it stays in the order of the input
+settled AS MATERIALIZED (
+    -- Without a join, and scanned as it is by all that follows: jobs and events come in the order of the input.
     SELECT i.*, CASE WHEN i.key IS NULL THEN i.id ELSE (
-        SELECT c.job_id FROM claimed AS c WHERE c.tenant = i.tenant AND c.queue = i.queue AND c.key = i.key LIMIT 1) END AS job_id
+        (SELECT jsonb_object_agg(c.tenant || E'\x1f' || c.queue || E'\x1f' || c.key, c.job_id) FROM claimed AS c)
+        ->> (i.tenant || E'\x1f' || i.queue || E'\x1f' || i.key))::uuid END AS job_id
     FROM input AS i
 ),
 logged AS (

@@ -151,7 +151,11 @@ async def test_a_database_that_is_elsewhere_is_not_taken_for_a_process_of_here(d
         pid, name = await sql.fetchrow("SELECT pg_backend_pid(), current_database()")
     if "DATABASE_URL" not in os.environ:
         assert (of_processes(pid, name) or 0) > 0
-    assert of_processes(os.getpid(), name) is None
+    stranger = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "input()", name, stdin=asyncio.subprocess.PIPE
+    )
+    assert of_processes(stranger.pid, name) is None
+    await stranger.communicate(b"\n")
     assert of_processes(2**22, name) is None
 
 

@@ -51,7 +51,7 @@ async def test_what_is_no_http_is_told_so(server: Server) -> None:
     assert orjson.loads(body)["code"] == "BAD_USER_INPUT"
 
 
-@pytest.mark.parametrize("parts", [(), (b"GET /heal",), (_GOOD + b"\r\n", b"GET /heal")])
+@pytest.mark.parametrize("parts", [(), (b"GET /heal",), (_GOOD + b"\r\n", b"GET /heal"), (_GOOD + b"\r\n", b"\r\n")])
 async def test_a_head_that_takes_too_long_ends_the_connection(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
 ) -> None:

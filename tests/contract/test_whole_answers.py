@@ -1,11 +1,13 @@
 """Head and body leave in one write, an idle connection has one timer, and nothing else about an answer changes."""
 
 import asyncio
+import gc
 import socket
 from asyncio import selector_events
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
+from weakref import ref
 
 import pytest
 import uvicorn
@@ -170,3 +172,64 @@ async def test_a_connection_has_one_timer_and_leaves_none() -> None:
         async with asyncio.timeout(10):
             while timers() - others:
                 await asyncio.sleep(0.01)
+
+
+async def test_closed_connections_leave_nothing_to_the_collector() -> None:
+    """It comes rarely in a server."""
+    made: list[ref[Any]] = []
+
+    class Remembered(LeanProtocol):
+        def connection_made(self, transport: Any) -> None:
+            made.append(ref(self))
+            super().connection_made(transport)
+
+    gc.disable()
+    try:
+        async with serving(Remembered) as port:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                for _ in range(2):
+                    writer.write(request("/", close=False))
+                    await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+                writer.close()
+                await writer.wait_closed()
+            async with asyncio.timeout(10):
+                while any(protocol() for protocol in made):
+                    await asyncio.sleep(0.01)
+        assert len(made) == 5
+    finally:
+        gc.enable()
+
+
+def test_a_loop_that_has_ended_is_forgotten() -> None:
+    async def answer_one() -> "ref[Any]":
+        async with serving(LeanProtocol) as port:
+            await told(port, request("/"))
+        return ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(answer_one())
+    gc.collect()
+    assert loop() is None
+
+
+async def test_what_several_send_in_one_turn_arrives() -> None:
+    """A first part of each, with nothing after it that would push it out."""
+    all_are_there, have_come = asyncio.Barrier(3), asyncio.Event()
+
+    async def together(scope: Scope, receive: Receive, send: Send) -> None:
+        await all_are_there.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await have_come.wait()
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async with serving(LeanProtocol, together) as port:
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in clients:
+            writer.write(request("/"))
+        heads = [asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) for reader, _ in clients]
+        assert all(head.startswith(b"HTTP/1.1 200 ") for head in await asyncio.gather(*heads))
+        have_come.set()
+        for reader, writer in clients:
+            assert b"end" in await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            await writer.wait_closed()

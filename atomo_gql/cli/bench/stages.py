@@ -101,7 +101,8 @@ def of_processes(pid: int, name: str) -> float | None:
     None where /proc knows no such backend, as on another machine: the number may be anybody's here.
     """
     try:
-        if name.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()  # postgres: its user, the database, …
+        if not title.startswith(b"postgres: ") or f" {name} ".encode() not in title:
             return None
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         ended = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()
