@@ -20,7 +20,7 @@ class LeanProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         self._idle = _Idle(self.loop)
-        turn = _turns.get(self.loop) or _turns.setdefault(self.loop, _Turn(self.loop))
+        turn = _turns.setdefault(self.loop, _Turn(self.loop))
         super().connection_made(cast("asyncio.Transport", _Gathering(transport, turn)))
         self.loop = cast("asyncio.AbstractEventLoop", self._idle)
 

@@ -13,7 +13,7 @@ from atomo_gql.store.statements import statements
 
 
 class EnqueueRow(NamedTuple):
-    """A checked job with its payload encoded, ready to be written."""
+    """A checked job with its payload encoded, ready to be written: the arguments of job_enqueue, in their order."""
 
     tenant: str
     queue: str
@@ -29,6 +29,10 @@ class EnqueueRow(NamedTuple):
     deadline: datetime | None = None
     run_id: UUID | None = None  # of the workflow's run that it is a step of
     via: tuple[str, ...] = ()  # the actions and workflows that led to it; the last of them made it
+
+
+# Of these the statement takes one where all are the same; of the others none where all are null.
+_NEVER_NULL = {"tenant", "queue", "kind", "max_attempts", "priority", "actor"}
 
 
 class Enqueued(NamedTuple):
@@ -51,27 +55,12 @@ async def enqueue(database: Database, rows: Sequence[EnqueueRow], *, connection:
         if place == len(unique):
             unique.append(row)
         place_of.append(place)
-    (
-        tenants,
-        queues,
-        kinds,
-        payloads,
-        keys,
-        most,
-        priorities,
-        run_ats,
-        actors,
-        traces,
-        timeouts,
-        deadlines,
-        runs,
-        vias,
-    ) = list(zip(*unique, strict=True)) or [()] * len(EnqueueRow._fields)
-    arguments = (
-        *(shared(tenants), shared(queues), shared(kinds), payloads, sparse(keys), shared(most), shared(priorities)),
-        *(sparse(run_ats), shared(actors), sparse(traces), sparse(timeouts), sparse(deadlines), sparse(runs)),
-        sparse([orjson.dumps(via) if via else None for via in vias]),
-    )
+    columns = list(zip(*unique, strict=True)) or [()] * len(EnqueueRow._fields)
+    columns[-1] = tuple(orjson.dumps(via) if via else None for via in columns[-1])
+    arguments = [
+        shared(column) if field in _NEVER_NULL else sparse(column)
+        for field, column in zip(EnqueueRow._fields, columns, strict=True)
+    ]
     if connection is None:
         found = await database.dispatch("job_enqueue", *arguments)
     else:
