@@ -23,10 +23,16 @@ from tests.conftest import MakeServer, Server, admin, bearer, until
 from tests.store.test_projection import make_token, row
 
 
-async def lose_partitions(sql: Any) -> None:
-    """As if no server had made a partition for days: those of now and later are not there."""
-    for name in [r["name"] for r in await sql.fetch("DELETE FROM partitions WHERE end_id > new_id() RETURNING name")]:
-        await sql.execute(f"DROP TABLE events_{name}, job_records_{name}")
+async def lose_partitions(sql: Any, *, is_known: bool = True) -> None:
+    """As if no server had made a partition for days: those of now and later are not there.
+
+    `is_known`: the table `partitions` does not have them, either; else somebody has dropped them by hand.
+    """
+    async with sql.transaction():
+        for name in [r["name"] for r in await sql.fetch("SELECT name FROM partitions WHERE end_id > new_id()")]:
+            await sql.execute(f"DROP TABLE events_{name}, job_records_{name}")
+        if is_known:
+            await sql.execute("DELETE FROM partitions WHERE end_id > new_id()")
 
 
 async def age_partitions(database: Database, sql: Any, days: int) -> None:
@@ -94,9 +100,9 @@ async def _graphql(server: Server) -> None:
 async def _sql_function(server: Server) -> None:
     connection: Any = await asyncpg.connect(server.dsn)
     try:
-        async with connection.transaction(isolation="repeatable_read"):
-            await connection.fetchval("SELECT 1")
-            await connection.fetchval("SELECT atomo.enqueue_job('q', 'k')")
+        for isolation in ("read_committed", "repeatable_read"):
+            async with connection.transaction(isolation=isolation):
+                await connection.fetchval("SELECT atomo.enqueue_job('q', 'k')")
     finally:
         await connection.close()
 
@@ -130,14 +136,35 @@ async def _workflow(server: Server) -> None:
 DOORS = {f.__name__.strip("_"): f for f in (_rest, _batch, _graphql, _sql_function, _token, _pause, _event, _workflow)}
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["after days off", "dropped by hand"])
 @pytest.mark.parametrize("door", DOORS)
-async def test_what_is_written_after_days_off_finds_its_partition(make_server: MakeServer, sql: Any, door: str) -> None:
+async def test_what_is_written_finds_its_partition_by_every_door(
+    make_server: MakeServer, sql: Any, door: str, is_known: bool
+) -> None:
     server = await make_server()
-    await lose_partitions(sql)
+    await lose_partitions(sql, is_known=is_known)
 
     await DOORS[door](server)
 
     assert await sql.fetchval("SELECT is_partitioned(now()) AND is_partitioned(now() + interval '3 days')")
+
+
+async def test_a_snapshot_older_than_the_partition_is_no_hindrance(database: Database, sql: Any) -> None:
+    await lose_partitions(sql)
+    async with sql.transaction(isolation="repeatable_read"):
+        await sql.fetchval("SELECT 1")
+        await housekeeping.make_partitions(database, 4)
+        await sql.fetchval("SELECT enqueue_job('q', 'k')")
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == 1
+
+
+async def test_half_of_a_pair_that_was_dropped_is_made_again(database: Database, sql: Any) -> None:
+    name = await sql.fetchval("SELECT name FROM partitions WHERE end_id > new_id()")
+    await sql.execute(f"DROP TABLE job_records_{name}")
+
+    assert [job.is_new for job in await enqueue.enqueue(database, [row()])] == [True]
+
+    assert [r["name"] for r in await sql.fetch("SELECT name FROM partitions WHERE end_id > new_id()")] == [name]
 
 
 async def test_making_a_partition_waits_for_no_reader_and_no_reader_waits_for_it(database: Database, sql: Any) -> None:
