@@ -234,7 +234,8 @@ BEGIN
     FOR v_old IN DELETE FROM partitions WHERE first_id >= v_work.first_id AND end_id <= v_work.end_id RETURNING * LOOP
         FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
             EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', v_parent, v_parent || '_' || v_old.name);
-            EXECUTE format('ALTER TABLE %I RENAME TO %I', v_parent || '_' || v_old.name, 'detached_' || v_parent || '_' || v_old.name);
+            EXECUTE format('ALTER TABLE %I RENAME TO %I', v_parent || '_' || v_old.name,
+                           'detached_' || to_regclass(v_parent || '_' || v_old.name)::oid);
         END LOOP;
         replaced := replaced + 1;
     END LOOP;

@@ -1,7 +1,10 @@
 """What is written never lacks a partition, and old partitions become fewer beside a working service."""
 
 import asyncio
+import contextlib
 import itertools
+import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,12 +12,15 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from atomo_gql.domain.errors import Unavailable
+from atomo_gql.domain.events import EventFilter, Place
+from atomo_gql.domain.jobs import JobFilter
 from atomo_gql.realtime.hub import Hub
 from atomo_gql.realtime.transport import url_transport
 from atomo_gql.service import housekeeping as service
 from atomo_gql.service.context import Limits, Resources
 from atomo_gql.service.housekeeping import HousekeepingService, Retention
-from atomo_gql.store import enqueue, housekeeping, lease, rebuild, report
+from atomo_gql.store import enqueue, events, housekeeping, jobs, lease, rebuild, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import ReportRow
@@ -332,3 +338,62 @@ async def test_years_of_days_come_to_need_few_locks(database: Database, sql: Any
             await connection.fetch(statements()[name].text, *arguments)
             locks = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
         assert locks <= 200, f"{name} takes {locks}, and PostgreSQL has room for 6,400 by default"
+
+
+async def test_partitions_are_replaced_under_load_and_nobody_notices(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 3)
+    await old_jobs(database, sql, [2, 1])
+    worker = await make_token(database)
+    ended, places = 0, [Place()]
+    seen: list[tuple[UUID, int]] = []
+
+    async def work() -> None:
+        nonlocal ended
+        while ended < 600:
+            made = await enqueue.enqueue(database, [row(key=str(uuid.uuid4())) for _ in range(5)])
+            assert all(job.is_new for job in made)
+            [leased] = await lease.lease(database, [LeaseRow(worker.id, 5, 300, ("q",))])
+            done = [ReportRow(job.id, job.lease_id, worker.id, body=b"1") for job in leased]
+            assert None not in await report.complete(database, done)
+            ended += len(leased)
+
+    async def read() -> None:
+        found, places[0], _ = await events.tail(database, places[0], None, EventFilter(), 500, 10_000_000)
+        seen.extend((event.stream_id, event.version) for event in found)
+        ids = (await jobs.page(database, None, JobFilter(), most=50)).ids
+        assert len(await database.fetch("job_rows", ids, None)) == len(ids)
+
+    working = [asyncio.create_task(work()) for _ in range(3)]
+    replaced = 0
+    while not all(task.done() for task in working):
+        *_, last = (p for p in await housekeeping.partitions(database) if p.begins_at < datetime.now(UTC))
+        assert await housekeeping.begin_rewrite(database, UUID(int=0), last.end_id, None)
+        while await housekeeping.copy_partitions(database, 200):
+            await read()
+        with contextlib.suppress(Unavailable):
+            replaced += await housekeeping.swap_partitions(database) is not None
+        await read()
+        await sql.execute("SELECT abandon_rewrite()")
+    await asyncio.gather(*working)
+    assert replaced > 1
+
+    count = await sql.fetchval("SELECT count(*) FROM events WHERE stream = 'Job'")
+    await until(read_all(read, seen, count))
+    assert len(seen) == len(set(seen)), "none is told twice"
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == await sql.fetchval("SELECT count(*) FROM jobs")
+    assert await differences(database) == []
+    assert await sql.fetchval("SELECT count(*) FROM idempotency_keys") == await sql.fetchval(
+        "SELECT count(*) FROM job_records"
+    )
+
+
+def read_all(
+    read: Callable[[], Awaitable[None]], seen: list[tuple[UUID, int]], count: int
+) -> Callable[[], Awaitable[object]]:
+    """Reads on; whether so many have been seen."""
+
+    async def look() -> object:
+        await read()
+        return len(seen) >= count
+
+    return look
