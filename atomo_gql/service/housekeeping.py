@@ -6,9 +6,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.service import metrics
@@ -164,9 +164,10 @@ class HousekeepingService:
             for partition in await store.partitions(self._database):
                 if partition.ends_at <= max(moments):
                     total += await self._expire(partition, succeeded, dead)
-                elif partition.begins_at < max(moments) and partition.days > 2 * self._retention.partition_days:
-                    # It was made when jobs were kept for longer, and does not end soon.
-                    total += await self._delete(partition, succeeded, dead)
+                elif partition.begins_at < now and partition.remaining_days(now) > 2 * self._retention.partition_days:
+                    # It was made when jobs were kept for longer. It ends the day after tomorrow from now on.
+                    total += await self._delete(partition, None, dead)
+                    total += await self._rewrite(partition.first_id, None, succeeded)
         settled = min(moments) if moments else now - timedelta(days=_SETTLED_DAYS)
         total += await self._merge(settled, _MERGED if moments else _UNMERGED)
         if total.replaced or total.left_out:
@@ -178,7 +179,9 @@ class HousekeepingService:
     async def _expire(self, partition: Partition, succeeded: datetime | None, dead: datetime | None) -> Total:
         if await store.count_expired(self._database, partition, succeeded, _REWRITE) < _REWRITE:
             return await self._delete(partition, succeeded, dead)
-        return await self._delete(partition, None, dead) + await self._rewrite([partition], succeeded)
+        return await self._delete(partition, None, dead) + await self._rewrite(
+            partition.first_id, partition.end_id, succeeded
+        )
 
     async def _delete(self, partition: Partition, succeeded: datetime | None, dead: datetime | None) -> Total:
         total = Total()
@@ -196,13 +199,13 @@ class HousekeepingService:
             count = min(len(old) - most + 1, _MERGED_AT_ONCE)
             starts = range(len(old) - count + 1)
             start = min(starts, key=lambda s: sum(p.bytes for p in old[s : s + count]))
-            done = await self._rewrite(old[start : start + count], None)
+            done = await self._rewrite(old[start].first_id, old[start + count - 1].end_id, None)
             if not done.replaced:
                 return total  # others are in the way; there is another round
             total += done
 
-    async def _rewrite(self, partitions: Sequence[Partition], expired: datetime | None) -> Total:
-        if await store.begin_rewrite(self._database, partitions[0].first_id, partitions[-1].end_id, expired):
+    async def _rewrite(self, first_id: UUID, end_id: UUID | None, expired: datetime | None) -> Total:
+        if await store.begin_rewrite(self._database, first_id, end_id, expired):
             return await self._go_on_with_rewrite()
         return Total()
 

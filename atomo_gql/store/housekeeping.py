@@ -28,10 +28,9 @@ class Partition:
     ends_at: datetime
     bytes: int  # of its tables, without indexes
 
-    @property
-    def days(self) -> float:
-        """How many days it spans."""
-        return (self.ends_at - self.begins_at) / timedelta(days=1)
+    def remaining_days(self, now: datetime) -> float:
+        """How many days are left until it ends."""
+        return (self.ends_at - now) / timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,12 @@ async def partitions(database: Database) -> list[Partition]:
     return [Partition(**row) for row in await database.fetch("partition_list")]
 
 
-async def begin_rewrite(database: Database, first_id: UUID, end_id: UUID, expired: datetime | None) -> bool:
-    """Begin to make one pair out of those that span these ids, without jobs that succeeded before `expired`.
+async def begin_rewrite(
+    database: Database, first_id: UUID, end_id: UUID | None, expired: datetime | None = None
+) -> bool:
+    """Begin to make one pair out of those that span these ids (no end: up to the day after tomorrow).
+
+    Jobs that succeeded before `expired` are left out.
 
     False: another rewrite is under way.
     """

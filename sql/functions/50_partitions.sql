@@ -126,8 +126,9 @@ CREATE OR REPLACE FUNCTION is_partitioned(moment timestamptz) RETURNS boolean LA
             AND to_regclass('events_' || p.name) IS NOT NULL AND to_regclass('job_records_' || p.name) IS NOT NULL)
 $$;
 
--- Begin to make one pair out of those that span these ids. Jobs that succeeded before p_expired (null: none) are left out.
--- Answers whether it began: no, where another rewrite is under way.
+-- Begin to make one pair out of those that span these ids; the last of them may go on behind these, if nothing lies there.
+-- Jobs that succeeded before p_expired (null: none) are left out. Answers whether it began: no, where another rewrite is
+-- under way.
 --
 -- A rewrite is three steps, each of which may be killed and called again: this one; copy_partitions, as often as it
 -- answers that there is more; and swap_partitions. Readers and writers go on until the last.
@@ -156,8 +157,28 @@ BEGIN
     END LOOP;
 END $$;
 
--- Copy the next streams of a rewrite, which hold p_events events or a few more. Answers whether there are more to copy;
--- null: there is no rewrite, or somebody else is at it.
+-- Bring the copy of a rewrite from its since_xid on up to another transaction id, and answer how many events there were.
+-- Whoever changes a job's record leaves an event, so the records of their jobs are copied again.
+CREATE OR REPLACE FUNCTION catch_up(p_work partition_rewrites, p_until xid8) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    v_changed uuid[];
+    v_count integer;
+BEGIN
+    EXECUTE format('INSERT INTO %I SELECT * FROM events
+                    WHERE xid >= %L AND xid < %L AND stream_id >= %L AND stream_id < %L ON CONFLICT DO NOTHING',
+                   'events_' || p_work.name, p_work.since_xid, p_until, p_work.first_id, p_work.end_id);
+    EXECUTE format('SELECT coalesce(array_agg(DISTINCT stream_id), ''{}''), count(*) FROM events
+                    WHERE xid >= %L AND xid < %L AND stream_id >= %L AND stream_id < %L',
+                   p_work.since_xid, p_until, p_work.first_id, p_work.end_id) INTO v_changed, v_count;
+    EXECUTE format('DELETE FROM %I WHERE id = ANY ($1)', 'job_records_' || p_work.name) USING v_changed;
+    EXECUTE format('INSERT INTO %I SELECT * FROM job_records WHERE id = ANY ($1) AND id >= %L AND id < %L',
+                   'job_records_' || p_work.name, p_work.first_id, p_work.end_id) USING v_changed;
+    UPDATE partition_rewrites SET since_xid = p_until WHERE name = p_work.name;
+    RETURN v_count;
+END $$;
+
+-- Copy the next streams of a rewrite, which hold p_events events or a few more; and when all are copied, what has happened
+-- to them since. Answers whether there is much more to copy; null: there is no rewrite, or somebody else is at it.
 --
 -- The lock makes this and follow_deletion take turns: a stream that is being deleted is copied before, and then deleted
 -- from the copy, too, or after, and then not found.
@@ -170,10 +191,11 @@ BEGIN
     SELECT * INTO v_work FROM partition_rewrites FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;
-    ELSIF v_work.copied_to >= v_work.end_id THEN
-        RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('atomo.rewrite', 0));
+    IF v_work.copied_to >= v_work.end_id THEN
+        RETURN catch_up(v_work, complete_event_xid()) > p_events / 10;
+    END IF;
     -- The bounds are literals, so that the plans hold no other partitions.
     EXECUTE format('SELECT stream_id FROM events WHERE stream_id >= %L AND stream_id < %L ORDER BY stream_id, version OFFSET %s LIMIT 1',
                    v_work.copied_to, v_work.end_id, p_events) INTO v_to;
@@ -197,7 +219,7 @@ BEGIN
     IF v_to = v_work.end_id THEN
         EXECUTE format('ANALYZE %I, %I', 'events_' || v_work.name, 'job_records_' || v_work.name);
     END IF;
-    RETURN v_to < v_work.end_id;
+    RETURN true;
 END $$;
 
 -- Put the copy in the place of what it was copied from, with what has happened since. Answers how many pairs it stands for,
@@ -211,7 +233,7 @@ DECLARE
     v_work partition_rewrites;
     v_old partitions;
     v_parent text;
-    v_changed uuid[];
+    v_is_beyond boolean;
 BEGIN
     SELECT * INTO v_work FROM partition_rewrites WHERE copied_to >= end_id FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
@@ -221,17 +243,14 @@ BEGIN
     left_out := v_work.left_out;
     PERFORM pg_advisory_xact_lock(hashtextextended('atomo.partitions', 0));
     LOCK TABLE ONLY events, ONLY job_records IN ACCESS EXCLUSIVE MODE;
-    -- Whoever changes a job's record leaves an event.
-    EXECUTE format('SELECT coalesce(array_agg(DISTINCT stream_id), ''{}'') FROM events
-                    WHERE xid >= %L AND stream_id >= %L AND stream_id < %L',
-                   v_work.since_xid, v_work.first_id, v_work.end_id) INTO v_changed;
-    EXECUTE format('INSERT INTO %I SELECT * FROM events
-                    WHERE stream_id = ANY ($1) AND stream_id >= %L AND stream_id < %L ON CONFLICT DO NOTHING',
-                   'events_' || v_work.name, v_work.first_id, v_work.end_id) USING v_changed;
-    EXECUTE format('DELETE FROM %I WHERE id = ANY ($1)', 'job_records_' || v_work.name) USING v_changed;
-    EXECUTE format('INSERT INTO %I SELECT * FROM job_records WHERE id = ANY ($1) AND id >= %L AND id < %L',
-                   'job_records_' || v_work.name, v_work.first_id, v_work.end_id) USING v_changed;
-    FOR v_old IN DELETE FROM partitions WHERE first_id >= v_work.first_id AND end_id <= v_work.end_id RETURNING * LOOP
+    PERFORM catch_up(v_work, '18446744073709551615');
+    FOR v_old IN DELETE FROM partitions WHERE first_id < v_work.end_id AND end_id > v_work.first_id RETURNING * LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM events WHERE stream_id >= %1$L AND stream_id < %2$L)
+                            OR EXISTS (SELECT FROM job_records WHERE id >= %1$L AND id < %2$L)',
+                       v_work.end_id, greatest(v_work.end_id, v_old.end_id)) INTO v_is_beyond;
+        IF v_is_beyond THEN
+            RAISE EXCEPTION 'partition % holds ids behind those of its rewrite', v_old.name;
+        END IF;
         FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
             EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', v_parent, v_parent || '_' || v_old.name);
             EXECUTE format('ALTER TABLE %I RENAME TO %I', v_parent || '_' || v_old.name,
@@ -241,6 +260,7 @@ BEGIN
     END LOOP;
     PERFORM attach_pair(v_work.name, v_work.first_id, v_work.end_id);
     DELETE FROM partition_rewrites AS w WHERE w.name = v_work.name;
+    PERFORM make_partitions(4);  -- where the last of the old ones went on behind it
 END $$;
 
 -- Drop what swap_partitions has detached; answers how many tables there were.

@@ -15,7 +15,9 @@ SELECT p.first_id, p.end_id, moment_of(p.first_id) AS begins_at, moment_of(p.end
 FROM partitions AS p ORDER BY p.first_id;
 
 -- name: partition_rewrite(first_id uuid, end_id uuid, expired timestamptz) :one
-SELECT rewrite_partitions($1::uuid, $2::uuid, $3::timestamptz) AS has_begun;
+-- No end: the day after tomorrow.
+SELECT rewrite_partitions($1::uuid, coalesce($2::uuid, first_id_at(date_trunc('day', clock_timestamp()) + interval '2 days')),
+                          $3::timestamptz) AS has_begun;
 
 -- name: partition_copy(events integer) :one
 SELECT copy_partitions($1::integer) AS has_more;

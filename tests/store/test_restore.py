@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -194,8 +195,7 @@ async def test_a_dump_of_a_rewrite_under_way_is_restored_without_it(
 ) -> None:
     await age_partitions(database, sql, 4)
     made = await old_jobs(database, sql, [3, 2])
-    [first, *_, last] = [p for p in await housekeeping.partitions(database) if p.days == 1 or p.begins_at.year == 1970]
-    assert await housekeeping.begin_rewrite(database, first.first_id, last.end_id, None)
+    assert await housekeeping.begin_rewrite(database, UUID(int=0), None)
     await housekeeping.copy_partitions(database, 1)
     await copier.dump()
 
