@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from atomo_gql.cli.host import listen
+from atomo_gql.cli.host import GRACE_SECS, listen
 from atomo_gql.settings import Settings
 from tests.conftest import SECRET, admin, bearer, until
 from tests.embedded.helpers import ended
@@ -248,20 +248,44 @@ async def test_sigterm_finishes_what_is_under_way_and_ends_with_0(service: Servi
 
 
 async def test_a_second_signal_ends_what_the_first_waits_for(service: Service) -> None:
+    async with _half_a_request(service):
+        await service.both("GET", "/healthz")  # it has been read, for connections are taken in turn
+        children = service.children()
+
+        service.process.terminate()
+        await until(lambda: _are_at_most(1, service))
+        service.process.terminate()
+
+        async with asyncio.timeout(GRACE_SECS - 1):
+            assert await service.process.wait() == 0
+            await asyncio.gather(*map(ended, children))
+
+
+async def test_a_second_signal_ends_a_single_process_in_order(dsn: str, tmp_path: Path) -> None:
+    async with _service(tmp_path, DATABASE_URL=dsn) as service:
+        service.url = (await service.wrote(r"listening on (\S+)"))[1]
+        async with _half_a_request(service):
+            await service.ask("GET", "/healthz")
+            service.process.terminate()
+            async with asyncio.timeout(GRACE_SECS - 1):
+                while service.process.returncode is None:
+                    service.process.terminate()
+                    await asyncio.wait({asyncio.create_task(service.process.wait())}, timeout=0.1)
+        assert service.process.returncode == 0
+    assert "Traceback" not in service.log.read_text()
+
+
+@contextlib.asynccontextmanager
+async def _half_a_request(service: Service) -> AsyncIterator[None]:
+    """A request whose body the server waits for."""
     host, port = service.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")  # and no body
-    await service.both("GET", "/healthz")  # it has been read, for connections are taken in turn
-    children = service.children()
-
-    service.process.terminate()
-    await until(lambda: _are_at_most(1, service))
-    service.process.terminate()
-
-    async with asyncio.timeout(5):
-        assert await service.process.wait() == 0
-        await asyncio.gather(*map(ended, children))
-    writer.close()
+    head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    writer.write(f"{head}Authorization: {bearer()['Authorization']}\r\n\r\n".encode())
+    try:
+        yield
+    finally:
+        writer.close()
 
 
 async def _are_at_most(most: int, service: Service) -> bool:
