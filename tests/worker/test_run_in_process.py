@@ -140,7 +140,7 @@ async def test_a_process_dies_with_its_attempt(tmp_path: Any) -> None:
     async def handler(ctx: JobContext) -> None:
         await ctx.run_in_process(_spin, str(told))
 
-    async def started() -> bool:
+    def has_started() -> bool:
         return told.exists() and bool(told.read_text())
 
     async def ended() -> bool:
@@ -150,9 +150,10 @@ async def test_a_process_dies_with_its_attempt(tmp_path: Any) -> None:
             return True
         return False
 
-    running = asyncio.create_task(run_handler(worker, "k", timeout_secs=5))
-    await until(started, within=20)
-    ran = await running
-    assert (ran.outcome, ran.retryable) == ("fail", True)
-    assert ran.error == "timed out after 5 s"
+    for seconds in (5, 20, 80):  # a busy machine may take as long to start a process
+        ran = await run_handler(worker, "k", timeout_secs=seconds)
+        assert (ran.outcome, ran.retryable) == ("fail", True)
+        assert ran.error == f"timed out after {seconds} s"
+        if has_started():
+            break
     await until(ended)
