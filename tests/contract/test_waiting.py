@@ -18,7 +18,7 @@ BEGIN
     END IF;
     RETURN t.revoked_at IS NULL;
 END $$"""
-_IS_HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 7"
+_IS_HELD = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
 
 
 async def _are_waiting(server: Server, count: int) -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -18,6 +17,7 @@ from atomo_gql.settings import Settings
 from atomo_gql.worker import JobContext, LeaseLost, Worker, WorkerRejected
 from atomo_gql.worker.client import Ask, Client
 from tests.conftest import SECRET, MakeServer, Server, admin, until
+from tests.ports import free_port
 from tests.worker.helpers import reached, working
 
 
@@ -308,10 +308,9 @@ async def test_what_ends_while_the_server_is_away_is_reported_when_it_is_back(
     dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "atomo_gql.worker")
-    finish = asyncio.Event()
+    finish, port = asyncio.Event(), free_port()
     async with contextlib.AsyncExitStack() as stack:
-        async with _server(dsn, tmp_path, 0) as first:
-            port = urlsplit(first.url).port
+        async with _server(dsn, tmp_path, port) as first:
             worker = await _worker(first)
 
             @worker.on("long")
@@ -335,9 +334,9 @@ async def test_what_ends_while_the_server_is_away_is_reported_when_it_is_back(
 
 
 @contextlib.asynccontextmanager
-async def _server(dsn: str, folder: Path, port: int | None) -> AsyncIterator[Server]:
+async def _server(dsn: str, folder: Path, port: int) -> AsyncIterator[Server]:
     """A server that is stopped at the end of the block."""
-    settings = Settings(jwt_secret=SECRET, data_dir=folder, port=port or 0, env="test", reclaim_interval=3_600)
+    settings = Settings(jwt_secret=SECRET, data_dir=folder, port=port, env="test", reclaim_interval=3_600)
     async with running(settings, dsn) as started, aiohttp.ClientSession() as http:
         yield Server(started.url, dsn, started.application, http, started.warming)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,10 @@ async def test_a_long_argument_does_not_hold_up_the_event_loop() -> None:
         return len(await ctx.run_in_process(_length, "x" * 5_000_000))
 
     ticking = asyncio.create_task(tick())
+    began = time.monotonic()
     assert (await run_handler(worker, "k")).result == 10_000_000
     ticking.cancel()
-    assert late[0] < 0.3, "starting the process alone takes longer"
+    assert late[0] < (time.monotonic() - began) / 2, "the loop went on meanwhile"
 
 
 async def test_a_script_without_a_guard_does_not_become_two_workers(server: Server, tmp_path: Any) -> None:
