@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import click
 from atomo_gql.cli.host import Running, database, prepared, running, settings_or_exit
 from atomo_gql.cli.http import Client
 from atomo_gql.cli.logs import set_up_logs
-from atomo_gql.cli.signals import on_signals, run
+from atomo_gql.cli.signals import on_signals, run, send
 from atomo_gql.cli.token import sign
 from atomo_gql.cli.watch import watch_job
 from atomo_gql.settings import Settings
@@ -97,8 +98,7 @@ async def _worker(url: str, token: str) -> AsyncIterator[asyncio.subprocess.Proc
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        send(process, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), 10)
         except TimeoutError:

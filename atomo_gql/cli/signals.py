@@ -6,6 +6,8 @@ that has something to put in order runs by `run`, whose handlers have no such ga
 """
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -97,6 +99,16 @@ def on_signals(callback: Callable[[], None]) -> None:
     if _current is None:
         raise RuntimeError("on_signals works within signals.run alone")
     _current.call(callback)
+
+
+def send(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal to a child process, which may have ended.
+
+    `Process.send_signal` of Python 3.11 looks whether it has, and so takes its exit status away from `Process.wait`.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def ignore_signals() -> None:

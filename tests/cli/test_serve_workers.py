@@ -17,6 +17,7 @@ import pytest
 
 from atomo_gql.cli.host import listen
 from atomo_gql.settings import Settings
+from tests.cli.signalled import signalled_to_its_end
 from tests.conftest import SECRET, admin, bearer, until
 from tests.embedded.helpers import ended
 
@@ -266,27 +267,23 @@ async def test_a_second_signal_ends_what_the_first_waits_for(service: Service) -
 async def test_a_second_signal_ends_a_single_process_in_order(dsn: str, tmp_path: Path) -> None:
     async with _service(tmp_path, DATABASE_URL=dsn) as service:
         service.url = (await service.wrote(r"listening on (\S+)"))[1]
-        async with _half_a_request(service):
+        async with _half_a_request(service) as reader:
             await service.ask("GET", "/healthz")
-            service.process.terminate()
-            async with asyncio.timeout(60):
-                while service.process.returncode is None:
-                    service.process.terminate()
-                    await asyncio.wait({asyncio.create_task(service.process.wait())}, timeout=0.1)
-        assert service.process.returncode == 0
+            assert await signalled_to_its_end(service.process, signal.SIGTERM) == 0
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
     assert "Traceback" not in service.log.read_text()
     assert _GRACE_IS_OVER not in service.log.read_text()
 
 
 @contextlib.asynccontextmanager
-async def _half_a_request(service: Service) -> AsyncIterator[None]:
+async def _half_a_request(service: Service) -> AsyncIterator[asyncio.StreamReader]:
     """A request whose body the server waits for."""
     host, port = service.url.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host, int(port))
     head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
     writer.write(f"{head}Authorization: {bearer()['Authorization']}\r\n\r\n".encode())
     try:
-        yield
+        yield reader
     finally:
         writer.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.signalled import signalled_to_its_end
 from tests.conftest import SECRET, Server, until
 from tests.embedded.helpers import ended
 from tests.worker.helpers import process as worker_process
@@ -40,18 +40,6 @@ class _Command:
 
         found: re.Match[str] = await until(look, within=60)
         return found
-
-
-async def _signalled_to_its_end(process: asyncio.subprocess.Process, *numbers: signal.Signals) -> int:
-    """Signals in turn and without a pause, until the process has ended; its status."""
-    end = asyncio.create_task(process.wait())
-    turns = itertools.cycle(numbers)
-    async with asyncio.timeout(60):
-        while not end.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, next(turns))  # Process.send_signal may take the status away from Process.wait
-            await asyncio.wait({end}, timeout=0.001)
-    return end.result()
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +80,7 @@ async def test_what_is_told_again_and_again_ends_with_0(
 ) -> None:
     async with _command(tmp_path, *arguments, DATABASE_URL=dsn) as command:
         await command.wrote(line)
-        assert await _signalled_to_its_end(command.process, *_ENDS) == 0, command.log.read_text()
+        assert await signalled_to_its_end(command.process, *_ENDS) == 0, command.log.read_text()
     assert "Traceback" not in command.log.read_text()
 
 
@@ -108,7 +96,30 @@ async def test_a_worker_that_is_told_again_after_its_run_ends_with_0(server: Ser
             line = await asyncio.wait_for(worker.process.stderr.readline(), 60)
             assert line, log
             log += line
-        assert await _signalled_to_its_end(worker.process, signal.SIGTERM, signal.SIGINT) == 0, log
+        assert await signalled_to_its_end(worker.process, signal.SIGTERM, signal.SIGINT) == 0, log
+
+
+_TOLD_BEFORE_ITS_PROCESS = """
+import os, pathlib, signal, sys
+from atomo_gql.cli.reload import Reloader
+
+class Told(Reloader):
+    def _stamps(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super()._stamps()
+
+sys.exit(Told([sys.executable, "-c", "import threading; threading.Event().wait()"], pathlib.Path.cwd()).run())
+"""
+
+
+async def test_a_reloader_that_is_told_before_its_process_is_there_ends_it(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _TOLD_BEFORE_ITS_PROCESS, cwd=tmp_path)
+    try:
+        assert await asyncio.wait_for(process.wait(), 60) == 128 + signal.SIGTERM
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.parametrize(
