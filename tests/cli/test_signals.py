@@ -18,7 +18,11 @@ from tests.worker.helpers import process as worker_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 
-_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Under nohup SIGHUP is ignored, by what is started here, too.
+_HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)
+if signal.getsignal(_HANGUP) is signal.SIG_IGN:
+    _HANGUP = signal.SIGTERM
+_ENDS = (signal.SIGTERM, signal.SIGINT, _HANGUP)
 _SERVE = ("serve", "--port", "0")
 _SERVE_TOGETHER = (*_SERVE, "--workers", "2")
 
@@ -126,7 +130,7 @@ async def test_a_reloader_that_is_told_before_its_process_is_there_ends_it(tmp_p
     ("arguments", "moment", "number"),
     [
         (_SERVE, "making an empty database", signal.SIGTERM),
-        (_SERVE, "PostgreSQL is ready", signal.SIGHUP),
+        (_SERVE, "PostgreSQL is ready", _HANGUP),
         (_SERVE, "made schema", signal.SIGTERM),
         (_SERVE_TOGETHER, "PostgreSQL is ready", signal.SIGINT),
     ],
