@@ -1,12 +1,11 @@
 """`atomo-gql migrate` and `atomo-gql rebuild`: what speaks to the database itself."""
 
-import asyncio
-
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from atomo_gql.cli.host import database, migrated, settings_or_exit
 from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.signals import run
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.domain.events import BrokenStream
 from atomo_gql.settings import Settings
@@ -23,7 +22,7 @@ def migrate() -> None:
     """Bring the database's schema up to date (`serve` does so by itself)."""
     settings = settings_or_exit()
     set_up_logs(settings)
-    asyncio.run(_migrate(settings))
+    run(_migrate(settings))
 
 
 async def _migrate(settings: Settings) -> None:
@@ -53,7 +52,7 @@ def rebuild(verify: bool, yes: bool) -> None:
         click.confirm(
             "This drops the projection and makes it anew from the events; all others wait. Go on?", abort=True
         )
-    asyncio.run(_rebuild(settings, verify))
+    run(_rebuild(settings, verify))
 
 
 async def _rebuild(settings: Settings, verify: bool) -> None:

@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 
 import click
 
-from atomo_gql.cli.host import Running, database, on_signals, prepared, running, settings_or_exit
+from atomo_gql.cli.host import Running, database, prepared, running, settings_or_exit
 from atomo_gql.cli.http import Client
 from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.signals import on_signals, run, send
 from atomo_gql.cli.token import sign
 from atomo_gql.cli.watch import watch_job
 from atomo_gql.settings import Settings
@@ -35,7 +37,7 @@ def dev(once: bool, port: int | None) -> None:
     chosen = _free_port(settings) if port is None else port
     settings = dataclasses.replace(settings, port=chosen)
     set_up_logs(settings)
-    raise SystemExit(asyncio.run(_dev(settings, once)))
+    raise SystemExit(run(_dev(settings, once)))
 
 
 async def _dev(settings: Settings, once: bool) -> int:
@@ -96,8 +98,7 @@ async def _worker(url: str, token: str) -> AsyncIterator[asyncio.subprocess.Proc
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        send(process, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), 10)
         except TimeoutError:

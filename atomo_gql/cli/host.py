@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +128,12 @@ class _Server(uvicorn.Server):
         if self.before_shutdown:
             self.before_shutdown()
         await super().shutdown(sockets)
-
-
-def on_signals(callback: Callable[[], None]) -> None:
-    """Have this called at SIGINT, SIGTERM and, unless `nohup` has it ignored, SIGHUP."""
-    with contextlib.suppress(NotImplementedError):  # Windows
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
-            asyncio.get_running_loop().add_signal_handler(number, callback)
+        if self.force_exit:  # then uvicorn leaves requests and the application as they are
+            tasks = list(self.server_state.tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.lifespan.shutdown()
 
 
 @contextlib.asynccontextmanager
@@ -172,17 +166,21 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
     task = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
     started = asyncio.create_task(server.has_started.wait())
-    await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        started.cancel()
-        await task
-        raise click.ClickException("the server did not start; the lines above say why")
-    warming = asyncio.create_task(warm.up(application.database))  # beside: signals are heeded from here on
     try:
-        yield Running(url, application, server, task, warming)
+        await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            raise click.ClickException("the server did not start; the lines above say why")
+        warming = asyncio.create_task(warm.up(application.database))  # beside: signals are heeded from here on
+        try:
+            yield Running(url, application, server, task, warming)
+        finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
     finally:
-        warming.cancel()
-        await asyncio.gather(warming, return_exceptions=True)
+        # A signal may come while it starts; only a server that has started ends in order.
+        await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
         server.should_exit = True
         await task
 

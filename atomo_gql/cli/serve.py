@@ -1,6 +1,5 @@
 """`atomo-gql serve`."""
 
-import asyncio
 import contextlib
 import dataclasses
 import sys
@@ -13,13 +12,13 @@ from atomo_gql.cli.host import (
     database,
     listen,
     log,
-    on_signals,
     prepared,
     running,
     settings_or_exit,
     url_of,
 )
 from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.signals import on_signals, run
 from atomo_gql.cli.supervisor import Supervisor
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.settings import MOST_WORKERS, Settings
@@ -46,7 +45,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         workers=workers or settings.workers,
     )
     set_up_logs(settings)
-    asyncio.run(_serve(settings) if settings.workers == 1 else _serve_together(settings))
+    run(_serve(settings) if settings.workers == 1 else _serve_together(settings))
 
 
 async def _serve(settings: Settings) -> None:

@@ -1,6 +1,5 @@
 """One of the processes of `atomo-gql serve --workers N`, as the supervisor starts it."""
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -38,8 +37,9 @@ def main(number: int, listening: int, link: int, counts: str) -> None:
 
 
 def _run(number: int, listening: socket.socket, supervisor: socket.socket, counts: str) -> None:
-    from atomo_gql.cli.host import calm_the_collector, on_signals, running, settings_or_exit
+    from atomo_gql.cli.host import calm_the_collector, running, settings_or_exit
     from atomo_gql.cli.logs import set_up_logs
+    from atomo_gql.cli.signals import on_signals, run
     from atomo_gql.service import metrics
 
     settings = settings_or_exit()
@@ -59,7 +59,7 @@ def _run(number: int, listening: socket.socket, supervisor: socket.socket, count
                 supervisor.send(b"\1")
             await server.task
 
-    asyncio.run(serve())
+    run(serve())
 
 
 class _Shared(socket.socket):

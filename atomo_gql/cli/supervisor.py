@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import click
 from prometheus_client.multiprocess import mark_process_dead
 
+from atomo_gql.cli.signals import send
 from atomo_gql.cli.supervised import FORCE_SECS
 from atomo_gql.embedded.spawn import ending
 
@@ -34,8 +35,7 @@ class _Server:
 
     def send_signal(self, number: int) -> None:
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                self.process.send_signal(number)
+            send(self.process, number)
 
 
 class Supervisor:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from atomo_gql.service import waiting
 from tests.conftest import MakeServer, Server, token, until
+from tests.ports import free_port
 
 REDIS = shutil.which("redis-server")
 pytestmark = pytest.mark.skipif(
@@ -24,9 +24,7 @@ class Redis:
     """A server of the test's own, which can be ended and begun again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
@@ -100,10 +98,10 @@ async def test_replicas_hear_each_other_and_redis_may_go_away(make_server: MakeS
     assert job["id"] == first
     async with there.http.ws_connect(f"{there.url}/realtime/ws?token={token()}") as page:
         await page.send_json({"op": "subscribe", "channel": f"job:{first}"})
-        assert (await page.receive_json(timeout=20))["status"] == "leased"
+        assert (await page.receive_json(timeout=60))["status"] == "leased"
         big = {"text": "x" * 50_000}
         await worker.report("progress", job, percent=0.5, data=big)
-        assert (await page.receive_json(timeout=20))["data"] == big
+        assert (await page.receive_json(timeout=60))["data"] == big
 
         await redis.kill()
         await worker.report("progress", job, percent=0.75)
@@ -112,6 +110,6 @@ async def test_replicas_hear_each_other_and_redis_may_go_away(make_server: MakeS
         assert other["id"] == second, "a look once a second finds what no hint told"
         await redis.start()
         await worker.report("complete", job)
-        while (frame := await page.receive_json(timeout=30))["type"] != "end":
+        while (frame := await page.receive_json(timeout=60))["type"] != "end":
             pass
         assert frame["status"] == "succeeded"
