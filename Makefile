@@ -23,10 +23,10 @@ install: $(STAMP) ## Make .venv with the service, the worker SDK and all tools
 run: install ## Install, start everything and watch a first job run (Ctrl-C ends it)
 	$(BIN)/atomo-gql dev
 
-# What kills servers under load, and what counts instructions, wants the machine for itself; the rest runs side by side.
+# What kills or replaces servers under load, and what counts instructions, wants the machine for itself; the rest runs side by side.
 test: install ## Run all tests, on an embedded PostgreSQL or on DATABASE_URL
-	$(BIN)/python -m pytest -m "not chaos and not guard" -n $(PROCESSES) --dist loadfile
-	$(BIN)/python -m pytest -m "chaos or guard"
+	$(BIN)/python -m pytest -m "not chaos and not guard and not upgrade" -n $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "chaos or guard or upgrade"
 
 check: install ## The one gate: format, lint, types, imports, schema, tests
 	$(BIN)/ruff format --check .

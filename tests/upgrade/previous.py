@@ -1,4 +1,4 @@
-"""The version before this one: its files, read from this repository's history, and a virtual environment that runs it."""
+"""The version before this one: its files, from this repository's history, and a virtual environment that runs it."""
 
 import shutil
 import subprocess
