@@ -7,7 +7,7 @@ import time
 from tests.chaos.fleet import SEED
 
 from .previous import NoPreviousVersion, python_of_previous
-from .story import a_story, table
+from .story import a_story
 
 LONGEST_WAIT = 1.0
 """Seconds that a writer may wait for a migration (§16)."""
@@ -21,7 +21,7 @@ async def main(jobs: int, days: int, hold: float) -> None:
         try:
             await story.upgrade(hold)
         finally:
-            print(table(story.balancer.steps), flush=True)
+            print(story.table(), flush=True)
     longest = max(step.longest_of("enqueue by SQL") for step in story.balancer.steps)
     if longest > LONGEST_WAIT:
         raise SystemExit(f"a writer waited {longest:.2f} s")

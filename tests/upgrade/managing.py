@@ -43,11 +43,11 @@ class Managing:
     def reading(self) -> list[Turn]:
         """They change nothing."""
         return [
-            Turn("read pages", self._pages, 0.2, loops=2),
+            Turn("read pages", self._pages, 0.3, loops=2),
             Turn("read a job", self._job),
             Turn("read queues", self._queues, 0.3),
             Turn("read runs", self._runs, 0.3),
-            Turn("probe", self._probe, 0.2),
+            Turn("probe", self._probe, 0.5),
         ]
 
     def turns(self) -> list[Turn]:

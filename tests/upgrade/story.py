@@ -56,6 +56,14 @@ class Story:
         self._runs_begun = 0
         self._has_ended = False
 
+    def errors(self) -> list[str]:
+        """What clients must not have seen, and what the servers' logs tell of things that failed."""
+        return [*self.balancer.errors(), *self.rig.troubles()]
+
+    def table(self) -> str:
+        """A line for each step, how often each kind of load was met, and the errors."""
+        return "\n".join([_table(self.balancer.steps), *self.errors()])
+
     @contextlib.asynccontextmanager
     async def step(self, name: str, hold: float = 0) -> AsyncIterator[None]:
         """One that ends so many seconds after the block: that long all kinds of load meet what it has brought."""
@@ -94,11 +102,11 @@ class Story:
             async with self.step("old ones drained", hold):
                 await self.leave("old-1", "old-2")
             async with self.step("back: old beside new", hold):
-                await self.join("old-3", **WORKERS, **RETENTION)
+                await self.join("old-3", **RETENTION)
             async with self.step("back: new drained", hold):
                 await self.leave("new-1")
             async with self.step("forth again", hold):
-                await self.join("new-2", **WORKERS, **RETENTION)
+                await self.join("new-2", **RETENTION)
                 await self.leave("old-3")
         await self._check()
 
@@ -152,9 +160,7 @@ class Story:
 
     async def _check(self) -> None:
         """What is there is right, and no server, client or worker has met an error."""
-        wrong = [*self.balancer.errors(), *self.rig.troubles()]
-        if wrong:
-            print("\n".join(wrong))
+        wrong = self.errors()
         async with self.rig.sql() as sql:
             for check in (
                 self._enqueuing.check(sql),
@@ -198,7 +204,7 @@ async def a_story(python_of_previous: Path, seed: int, *, jobs: int, days: int, 
             await rig.stop()
 
 
-def table(steps: list[Step]) -> str:
+def _table(steps: list[Step]) -> str:
     """A line for each step: how long it took, and the longest wait of a writer and of a reader."""
     lines = [f"{'step':30} {'secs':>7} {'calls':>7} {'errors':>7} {'longest write':>14} {'by SQL':>7} {'read':>7}"]
     lines += [

@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.fleet import SEED
 
 from .previous import NoPreviousVersion, python_of_previous
-from .story import a_story, table
+from .story import a_story
 
 pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(420)]
 
@@ -32,7 +32,7 @@ async def test_two_versions_replace_each_other_and_nobody_notices(previous: Path
         try:
             await story.upgrade(hold=5)
         finally:
-            print(f"seed {SEED}\n{table(story.balancer.steps)}")
+            print(f"seed {SEED}\n{story.table()}")
     under_load = story.balancer.steps[2:-2]
     assert min(len(step.calls) for step in under_load) > KINDS, "a kind of load stood still"
     assert max(step.longest_of("enqueue by SQL") for step in under_load) < LONGEST_WAIT

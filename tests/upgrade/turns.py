@@ -14,7 +14,7 @@ class Turn:
 
     kind: str
     call: Callable[[], Awaitable[None]]
-    pause: float = 0.1  # seconds
+    pause: float = 0.2  # seconds
     loops: int = 1
 
 
