@@ -57,4 +57,4 @@ lock: ## Pin every dependency by hash (needs uv)
 	  --extra server --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -1,5 +1,6 @@
 """A database of the previous version that has been in use for some days: jobs in every state."""
 
+from datetime import date
 from typing import Any
 
 _LOT = 50_000
@@ -18,8 +19,8 @@ BEGIN
                        first_id_at(v_day), first_id_at(v_day + interval '1 day'));
     END LOOP;
 END $$"""
-# Of a hundred jobs 90 have succeeded, 5 are dead, 2 are due, 2 wait for a time and 1 is leased. No worker of the test
-# takes any of them. They are spread over the day.
+# Of a hundred jobs 90 have succeeded and 5 are dead; and 2 are due, 2 wait for a time and 1 is leased, or these five
+# have succeeded, too. No worker of the test takes any of them. They are spread over the day.
 _JOBS = """
 WITH made AS MATERIALIZED (
     SELECT d.first + i * interval '1 microsecond' * (86000000000 / $3) AS at,
@@ -27,7 +28,8 @@ WITH made AS MATERIALIZED (
         gen_random_uuid() AS lease_id, gen_random_uuid() AS worker_id, i, 'filled-' || i % 50 AS queue,
         'kind' || i % 7 AS kind, CASE WHEN i % 10 = 0 THEN 'tenant' ELSE '' END AS tenant,
         CASE WHEN i % 1000 = 0 THEN 'key ' || $4::integer || ' ' || i END AS key,
-        CASE WHEN i % 100 < 90 THEN 'succeeded' WHEN i % 100 < 95 THEN 'dead' WHEN i % 100 < 97 THEN 'due'
+        CASE WHEN i % 100 < 90 THEN 'succeeded' WHEN i % 100 < 95 THEN 'dead' WHEN $5 THEN 'succeeded'
+             WHEN i % 100 < 97 THEN 'due'
              WHEN i % 100 < 99 THEN 'later' ELSE 'leased' END AS state
     FROM generate_series($1::bigint, $2::bigint) AS i, (
         SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - $4::integer * interval '1 day' AS first
@@ -72,14 +74,40 @@ SELECT id, v, at, 'Job',
 FROM timed CROSS JOIN generate_series(1, 3) AS v
 WHERE v <= CASE WHEN state IN ('succeeded', 'dead') THEN 3 WHEN state = 'leased' THEN 2 ELSE 1 END"""
 
+_LEFT = """
+SELECT $1::date - (created_at AT TIME ZONE 'UTC')::date AS ago, status::text, count(*) AS jobs
+FROM jobs WHERE queue LIKE 'filled-%' GROUP BY 1, 2"""
 
-async def fill(sql: Any, jobs: int, days: int) -> None:
-    """Make so many jobs, as many on each of these days before today."""
+_STRAY = "SELECT count(*) FROM idempotency_keys AS k WHERE NOT EXISTS (SELECT FROM jobs WHERE id = k.job_id)"
+# What is there has been dispatched.
+_DISPATCHED = "UPDATE checkpoints SET xid = pg_current_xact_id()::text::bigint"
+
+
+async def fill(sql: Any, jobs: int, days: int) -> date:
+    """Make so many jobs, in hundreds, as many on each of these days before today, and return today. All of the first
+    day have ended."""
     each = max(1, jobs // days)
+    assert each % 100 == 0, "the states are dealt out by the hundred"
     await sql.execute("SET synchronous_commit = off")
     for ago in range(days, 0, -1):
         await sql.execute(_DAY.replace("{ago}", str(ago)))
         for first in range(1, each + 1, _LOT):
-            await sql.execute(_JOBS, first, min(first + _LOT - 1, each), each, ago, timeout=600)
+            await sql.execute(_JOBS, first, min(first + _LOT - 1, each), each, ago, ago == days, timeout=600)
     await sql.execute("RESET synchronous_commit")
+    await sql.execute(_DISPATCHED)
     await sql.execute("VACUUM ANALYZE", timeout=1_800)
+    today: date = await sql.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
+    return today
+
+
+async def check(sql: Any, jobs: int, days: int, today: date) -> None:
+    """Retention of no version has taken what must be kept, and no key has lost its job. See `Story.retention`."""
+    each = max(1, jobs // days)
+    rows = await sql.fetch(_LEFT, today)
+    left = {(row["ago"], row["status"]): row["jobs"] for row in rows}
+    alive = {ago: left.get((ago, "queued"), 0) + left.get((ago, "leased"), 0) for ago in range(1, days + 1)}
+    assert alive == {**dict.fromkeys(range(1, days), each // 100 * 5), days: 0}, "queued and leased"
+    young = range(1, days - 2)  # midnight may have passed, and then another day is too old
+    assert {left.get((ago, "succeeded"), 0) for ago in young} == {each // 100 * 90}
+    assert {left.get((ago, "dead"), 0) for ago in young} == {each // 100 * 5}
+    assert await sql.fetchval(_STRAY) == 0, "keys of jobs that are gone"

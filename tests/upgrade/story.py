@@ -6,7 +6,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,9 +20,9 @@ from tests.chaos.flows import Flows
 from tests.chaos.rig import a_folder
 from tests.conftest import bearer, until
 
+from . import fill
 from .balancer import Balancer, Step
 from .enqueuing import Enqueuing
-from .fill import fill
 from .managing import Managing
 from .recording import FILES, Recording
 from .rig import TwoVersions
@@ -29,8 +30,10 @@ from .turns import Turn, Turns
 from .watching import Watching
 from .working import QUEUES, Working
 
+MIGRATION = "new schema, old servers"
+"""The step in which the schema changes."""
 WORKERS = {"ATOMO_WORKERS": "2"}
-RETENTION = {"ATOMO_RETENTION_SUCCEEDED_DAYS": "400", "ATOMO_RETENTION_DEAD_DAYS": "400"}
+_FEW = 100_000  # jobs, which are proved on the side
 _WORKFLOWS = 8
 _END_SECS = 120  # for all that was begun to end, once the load has
 _LEFT = """
@@ -41,10 +44,21 @@ UNION ALL SELECT 'not dispatched' FROM events AS e, checkpoints AS c
     WHERE (e.xid, e.position) > (c.xid::text::xid8, c.position)"""
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What was in the database before anything began."""
+
+    jobs: int
+    days: int
+    today: date
+
+
 class Story:
     """The database, its servers, and the load on them."""
 
-    def __init__(self, rig: TwoVersions, balancer: Balancer, dice: Random, sources: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, rig: TwoVersions, balancer: Balancer, dice: Random, sources: list[dict[str, Any]], filled: Filled
+    ) -> None:
         self.rig = rig
         self.balancer = balancer
         self._enqueuing = Enqueuing(balancer, dice)
@@ -53,6 +67,7 @@ class Story:
         self._recording = Recording(balancer, dice)
         self._managing = Managing(balancer, self._enqueuing)
         self._flows = Flows(balancer, sources)
+        self._filled = filled
         self._runs_begun = 0
         self._has_ended = False
 
@@ -84,29 +99,38 @@ class Story:
         for name in names:
             self.balancer.rotation.remove(name)
 
+    @property
+    def retention(self) -> dict[str, str]:
+        """Settings for which the first two days of jobs are too old. All of the first has ended: it goes as a whole."""
+        days = str(self._filled.days - 2)
+        return {"ATOMO_RETENTION_SUCCEEDED_DAYS": days, "ATOMO_RETENTION_DEAD_DAYS": days}
+
     async def upgrade(self, hold: float) -> None:
         """The whole of it, each step for so many seconds and with what it needs."""
         async with self.step("old alone"):
             await self.join("old-1", **WORKERS)
             await self._working.mint()
             await self._watching.begin()
+            self._recording.begin()
         async with self._load():
             async with self.step("old alone, under load", hold):
                 pass
-            async with self.step("new schema, old servers", hold):
+            async with self.step(MIGRATION, hold):
                 print((await self.rig.run("new", "migrate")).strip())
             async with self.step("an old server starts on it", hold):
-                await self.join("old-2", **RETENTION)
+                await self.join("old-2", **self.retention)
             async with self.step("old and new", hold):
-                await self.join("new-1", **WORKERS)
+                await self.join("new-1", **WORKERS, **self.retention)
             async with self.step("old ones drained", hold):
                 await self.leave("old-1", "old-2")
             async with self.step("back: old beside new", hold):
-                await self.join("old-3", **RETENTION)
+                await self.join("old-3", **self.retention)
             async with self.step("back: new drained", hold):
                 await self.leave("new-1")
+                if self._filled.jobs <= _FEW:
+                    assert ": 0 differ" in await self.rig.run("old", "rebuild", "--verify")
             async with self.step("forth again", hold):
-                await self.join("new-2", **RETENTION)
+                await self.join("new-2", **self.retention)
                 await self.leave("old-3")
         await self._check()
 
@@ -168,6 +192,7 @@ class Story:
                 self._recording.check(sql, self._enqueuing.fates, datetime.now(UTC)),
                 self._managing.check(sql),
                 self._flows.check(sql),
+                fill.check(sql, self._filled.jobs, self._filled.days, self._filled.today),
                 check_streams(sql),
             ):
                 try:
@@ -197,8 +222,8 @@ async def a_story(python_of_previous: Path, seed: int, *, jobs: int, days: int, 
             await rig.start_database(durable=durable)
             await rig.run("old", "migrate")
             async with rig.sql() as sql:
-                await fill(sql, jobs, days)
-            yield Story(rig, balancer, dice, sources)
+                today = await fill.fill(sql, jobs, days)
+            yield Story(rig, balancer, dice, sources, Filled(jobs, days, today))
         finally:
             await balancer.http.close()
             await rig.stop()

@@ -13,7 +13,7 @@ from .balancer import Balancer
 from .turns import Turn
 
 QUEUES = (enqueuing.QUEUE, STEPS, "crm", "actions")
-_VISIBILITY = 30  # seconds: nobody dies here, so no lease may run out
+_VISIBILITY = 120  # seconds: nobody dies here, so no lease may run out
 
 
 class Working:
