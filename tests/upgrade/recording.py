@@ -1,5 +1,6 @@
 """Events of an application's models, the bindings and workflows that they fire, and a schedule."""
 
+import asyncio
 import itertools
 import json
 from collections import Counter
@@ -79,6 +80,7 @@ class Recording:
         self._expected[event_id, action] += 1
 
         async def fired() -> bool:
+            await asyncio.sleep(0.1)  # each look is a new connection
             async with self._balancer.rig.sql() as sql:
                 return bool(await sql.fetchval(_JOB, action))
 

@@ -14,7 +14,7 @@ from .previous import NoPreviousVersion, python_of_previous
 from .rig import TwoVersions
 from .story import a_story
 
-pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(900)]
 
 LONGEST_WAIT = 5.0  # seconds of a writer; a machine that does something else besides is no fault of a migration
 KINDS = 20  # of load, at least
@@ -34,7 +34,7 @@ def previous() -> Path:
 async def test_two_versions_replace_each_other_and_nobody_notices(previous: Path) -> None:
     async with a_story(previous, SEED, jobs=5_000, days=5, durable=False) as story:
         try:
-            await story.upgrade(hold=5)
+            await story.upgrade(hold=4)
         finally:
             print(f"seed {SEED}\n{story.table()}")
     under_load = story.balancer.steps[2:-2]
