@@ -69,6 +69,7 @@ class Application:
         doors = Doors(
             self.services, Authenticator(settings), settings.max_body, max(settings.max_body, settings.max_batch)
         )
+        self._graphql = GraphQLApp(doors)
         self.asgi = self._asgi(doors, settings.max_connections)
 
     async def start(self) -> None:
@@ -85,6 +86,11 @@ class Application:
         for loop in self._loops:
             loop.start()
 
+    def let_nobody_wait(self) -> None:
+        """The server is about to end: long polls are answered now, and streams of events are cut."""
+        self.services.leases.room.close()
+        self._graphql.end_streams()
+
     async def stop(self) -> None:
         """End in good order: those who wait are answered first."""
         await self.services.leases.room.stop()
@@ -96,12 +102,11 @@ class Application:
         await self.database.close()
 
     def _asgi(self, doors: Doors, most: int) -> ASGIApp:
-        graphql = GraphQLApp(doors)
         router = Router(
             [
                 *rest_routes(doors),
-                Route("/graphql", graphql),
-                WebSocketRoute("/graphql", graphql),
+                Route("/graphql", self._graphql),
+                WebSocketRoute("/graphql", self._graphql),
                 Route("/graphql/assets/{name}", explorer.Assets()),
                 WebSocketRoute("/realtime/ws", RealtimeSocket(doors)),
             ],

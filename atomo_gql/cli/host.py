@@ -161,7 +161,7 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
         lifespan="on",
     )
     server = _Server(config)
-    server.before_shutdown = application.services.leases.room.close
+    server.before_shutdown = application.let_nobody_wait
     # uvicorn would raise a signal again once it has ended, before the database is stopped; the caller sees to signals.
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
     task = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
