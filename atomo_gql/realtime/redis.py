@@ -115,3 +115,23 @@ class RedisBackend(BroadcastBackend):
                     raise TimeoutError("it does not answer")
             if message["type"] == "message":
                 self._heard.put_nowait(Event(self._channel, message["data"].decode(errors="replace")))
+
+
+async def ping(url: str, channel: str, message: str) -> float:
+    """Publish a message and hear it; the seconds that takes.
+
+    Raises:
+        Exception: whatever Redis, its client or the network says; `TimeoutError` after some seconds.
+    """
+    loop = asyncio.get_running_loop()
+    async with (
+        asyncio.timeout(_ANSWER_SECS),
+        redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0)) as client,
+        client.pubsub() as subscription,
+    ):
+        await subscription.subscribe(channel)
+        begin = loop.time()
+        await client.publish(channel, message)
+        while (await subscription.get_message(timeout=_ANSWER_SECS) or {}).get("data") != message.encode():
+            pass
+        return loop.time() - begin

@@ -7,6 +7,7 @@ missed something. Hints only: whoever hears one reads the truth from the store.
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -101,3 +102,16 @@ def url_transport(url: str) -> Transport:
     from atomo_gql.realtime.redis import RedisBackend  # only where it is used: the client takes its time to import
 
     return Transport(Broadcast(backend=RedisBackend(url, CHANNEL, GAP)), most_bytes=None)
+
+
+async def round_trip(url: str) -> float:
+    """Send a message through redis://… that says nothing, and hear it; the seconds that takes.
+
+    Raises:
+        Exception: whatever Redis, its client or the network says; `TimeoutError` after some seconds.
+    """
+    if url.startswith("memory:"):
+        return 0.0
+    from atomo_gql.realtime.redis import ping
+
+    return await ping(url, CHANNEL, f'["{secrets.token_hex(6)}"]')
