@@ -171,7 +171,7 @@ def url(*schemes: str) -> Callable[[str], str]:
         try:
             scheme = urlsplit(value).scheme
         except ValueError:
-            scheme = ""
+            raise ValueError("cannot be read: percent-encode signs such as [ # / % in its password") from None
         if scheme not in schemes:
             raise ValueError(f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}")
         return value

@@ -205,6 +205,7 @@ def _kept_secret(data_dir: Path) -> str:
                 draft.unlink()
         return secret(file.read_text().strip())
     except OSError as error:
-        raise SettingsError(f"ATOMO_DATA_DIR {data_dir} cannot be used: {error.strerror}") from error
+        why = f"ATOMO_DATA_DIR {data_dir} cannot be used: {error.strerror}"
+        raise SettingsError(f"{why}; mend that, or set it to another folder, or set JWT_SECRET") from error
     except ValueError as error:
         raise SettingsError(f"the secret kept in {file} {error}; delete the file to have a new one made") from error

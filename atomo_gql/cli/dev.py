@@ -13,6 +13,7 @@ from atomo_gql.cli.host import Running, accept, listen, listen_nearby, on_signal
 from atomo_gql.cli.http import Client
 from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.cli.start import (
+    allow_open_files,
     database,
     database_name,
     prepared,
@@ -40,6 +41,7 @@ def dev(once: bool, port: int | None) -> None:
     if "ATOMO_LOG_LEVEL" not in settings.texts:
         settings = dataclasses.replace(settings, log_level="warning")
     set_up_logs(settings)
+    allow_open_files(settings)
     warn_of_unknown_variables()
     raise SystemExit(run_or_exit(settings, lambda: _dev(settings, port, once)))
 

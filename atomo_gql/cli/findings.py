@@ -14,7 +14,7 @@ from urllib.parse import quote
 import click
 
 from atomo_gql.cli.host import PortTaken, listen
-from atomo_gql.cli.start import database_name
+from atomo_gql.cli.start import database_name, open_files
 from atomo_gql.embedded import EmbeddedPostgresError, cluster
 from atomo_gql.embedded.leftovers import read_pid_file
 from atomo_gql.embedded.place import locate
@@ -26,7 +26,6 @@ from atomo_gql.store.migrations import SchemaError
 from atomo_gql.store.refusals import DatabaseUnusable, explained
 
 _CLOCK_SECS = 5.0  # tokens' times are read by this machine's clock, jobs' by the database's
-_FILES_BESIDE = 64  # descriptors of a server process that are no client's and no database's connection
 _SHM = Path("/dev/shm")  # noqa: S108  # looked at, not written to
 _SHM_BYTES = 16 << 20  # PostgreSQL has little in /dev/shm until queries run in parallel
 _DISK_BYTES = 256 << 20  # a new cluster has 40 MiB, and its log grows
@@ -108,21 +107,16 @@ def _port(settings: Settings) -> Finding:
 
 
 def _open_files(settings: Settings) -> Finding | None:
-    if sys.platform == "win32":
+    limits = open_files(settings)
+    if limits is None:
         return None
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    least = settings.pool_size + _FILES_BESIDE
-    wanted = settings.max_connections + least
-    return _finding(
-        "open files",
-        f"{limit:,} allowed to a process",
-        failed=f"{limit:,} are too few for a server, which needs {least:,}: raise ulimit -n" if limit < least else None,
-        warning=f"{limit:,} are allowed, and ATOMO_MAX_CONNECTIONS may need {wanted:,}: raise ulimit -n, or lower it"
-        if limit < wanted
-        else None,
-    )
+    allowed, least, wanted = limits
+    failed = warning = None
+    if allowed < least:
+        failed = f"{allowed:,} are allowed, and a server needs {least:,}: raise ulimit -n"
+    elif allowed < wanted:
+        warning = f"{allowed:,} are allowed, and ATOMO_MAX_CONNECTIONS can need {wanted:,}: raise ulimit -n"
+    return _finding("open files", f"{allowed:,} allowed to a process", warning=warning, failed=failed)
 
 
 def _shared_memory(settings: Settings) -> Finding | None:
@@ -231,8 +225,8 @@ async def _in_database(settings: Settings, look: Look, dsn: str) -> AsyncGenerat
     )
     schema = await look.schema()
     yield _rights(server, schema)
-    if schema.has_journal and not schema.may_use:
-        return
+    if schema.has_journal and not (schema.may_use and schema.may_read_journal):
+        return  # the rights are to be mended first
     yield _schema(schema)
     if schema.has_journal:
         yield _partitions(await look.covered_until())

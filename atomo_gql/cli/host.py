@@ -146,7 +146,7 @@ def listen(settings: Settings) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, TypeError) as error:
         listening.close()
         raise _cannot_listen(settings, error) from None
     listening.setblocking(False)
@@ -180,9 +180,9 @@ class PortTaken(click.ClickException):
     """Another process listens there."""
 
 
-def _cannot_listen(settings: Settings, error: OSError | UnicodeError) -> click.ClickException:
+def _cannot_listen(settings: Settings, error: OSError | UnicodeError | TypeError) -> click.ClickException:
     where = f"HOST {settings.host} PORT {settings.port} cannot be listened on"
-    if isinstance(error, UnicodeError):
+    if not isinstance(error, OSError):  # it cannot even be asked for
         return click.ClickException(f"{where}: this is no name of a host")
     reason = f"{where}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:

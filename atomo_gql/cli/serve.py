@@ -9,7 +9,7 @@ import click
 
 from atomo_gql.cli.host import accept, calm_the_collector, listen, on_signals, running, url_of
 from atomo_gql.cli.logs import set_up_logs
-from atomo_gql.cli.start import database, log, prepared, run_or_exit, settings_or_exit, tell_beginning
+from atomo_gql.cli.start import allow_open_files, database, log, prepared, run_or_exit, settings_or_exit, tell_beginning
 from atomo_gql.cli.supervisor import Supervisor
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.settings import MOST_WORKERS, Settings
@@ -34,6 +34,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         workers=workers or settings.workers,
     )
     set_up_logs(settings)
+    allow_open_files(settings)
     run_or_exit(settings, lambda: _serve(settings) if settings.workers == 1 else _serve_together(settings))
 
 

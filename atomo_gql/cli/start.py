@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -22,6 +23,8 @@ from atomo_gql.store.migrations import SchemaError, migrate
 from atomo_gql.store.refusals import DatabaseUnusable, described, explained
 
 log = logging.getLogger("atomo_gql.server")
+
+_FILES_BESIDE = 64  # that a server process has open beside connections to the database and of clients
 
 _Result = TypeVar("_Result")
 
@@ -101,6 +104,42 @@ def warn_of_unknown_variables() -> None:
         log.warning(line)
 
 
+def allow_open_files(settings: Settings) -> None:
+    """Raise this process's own limit of open files as far as it may, up to what a server can need.
+
+    Raises:
+        StartFailed: a server would work badly with as few as there are.
+    """
+    limits = open_files(settings)
+    if limits is None:
+        return
+    import resource
+
+    allowed, least, _ = limits
+    if allowed < least:
+        raise StartFailed(
+            f"a server needs {least:,} open files, and this process may have {allowed:,}: raise ulimit -n",
+            settings.log_format,
+        )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def open_files(settings: Settings) -> tuple[int, int, int] | None:
+    """How many files a server process may have open, needs at least, and can need; None where nothing limits them."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    least = settings.pool_size + _FILES_BESIDE
+    wanted = settings.max_connections + least
+    soft, hard = (
+        wanted if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    return max(soft, min(hard, wanted)), least, wanted
+
+
 def database_name(settings: Settings) -> str:
     """Which database the settings name, without a password."""
     if settings.database_url:
@@ -119,7 +158,7 @@ async def database(settings: Settings) -> AsyncIterator[str]:
     try:
         dsn = await postgres.start()
     except EmbeddedPostgresError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(" ".join(str(error).split())) from None  # PostgreSQL's own words have many lines
     try:
         yield dsn
     finally:

@@ -54,6 +54,7 @@ class Schema:
     may_create: bool
     tables: int
     has_journal: bool
+    may_read_journal: bool
     foreign_tables: int  # of another owner, whose rights this role does not have
     foreign_owner: str | None
     version: int = 0
@@ -108,7 +109,7 @@ class Look:
     async def schema(self) -> Schema:
         """The schema and its version."""
         [row] = await self._rows("check_schema", SCHEMA)
-        if not row["has_journal"] or not row["may_use"]:
+        if not row["may_use"] or not row["may_read_journal"]:
             return Schema(**row)
         [journal] = await self._rows("check_migrations")
         return Schema(**row, **journal)

@@ -110,6 +110,8 @@ def _of_network(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS fails ({error.reason or error}); correct sslmode in DATABASE_URL"
     said = " ".join(str(error).split())
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open here; raise ulimit -n"
     if "rejected SSL upgrade" in said:
         return "it speaks no TLS, which sslmode asks for, or is no PostgreSQL; correct host, port or sslmode"
     if "connection_lost" in said or isinstance(error, ConnectionResetError):

@@ -33,6 +33,7 @@ SELECT
     coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS may_create,
     count(c.oid)::integer AS tables,
     coalesce(bool_or(c.relname = 'migrations'), false) AS has_journal,
+    coalesce(bool_or(c.relname = 'migrations' AND has_table_privilege(c.oid, 'SELECT')), false) AS may_read_journal,
     count(c.oid) FILTER (WHERE NOT pg_has_role(c.relowner, 'USAGE'))::integer AS foreign_tables,
     min(pg_get_userbyid(c.relowner)::text) FILTER (WHERE NOT pg_has_role(c.relowner, 'USAGE')) AS foreign_owner
 FROM (SELECT to_regnamespace($1::text)::oid AS oid) AS n

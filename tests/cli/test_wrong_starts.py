@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,15 @@ def _database(name: str, url: str, *says: str, **environment: str) -> Wrong:
 
 
 _OWN = {"DATABASE_URL": ""}  # the embedded one
+
+
+def _on_disk(size: str, more: str = "") -> tuple[str, ...]:
+    """With a disk of that size at {small}, which nobody else sees."""
+    script = (
+        f'mount -t tmpfs -o mode=755,size={size} none {{small}} && {{ chmod 755 {{small}}{more}; exec "$0" "$@"; }}'
+    )
+    return "unshare", "--mount", "sh", "-c", script
+
 
 WRONG = [
     # The database
@@ -97,16 +107,17 @@ WRONG = [
           {"PORT": "{taken}"}),
     Wrong("an address of another machine", ("HOST 192.0.2.1 PORT", "set HOST to an address of this machine"),
           {"HOST": "192.0.2.1"}),
-    Wrong("a host that is no name", ("cannot be listened on", "no name of a host"), {"HOST": "a" * 70}),
+    Wrong("a host that is no name", ("cannot be listened on", "no name of a host"), {"HOST": "ü" * 70}),
     # Disk, rights and limits
     Wrong("a file in the place of the data folder", ("ATOMO_DATA_DIR {broken}/broken.json",),
           {**_OWN, "JWT_SECRET": "", "ATOMO_DATA_DIR": "{broken}/broken.json"}),
     Wrong("a data folder that cannot be made", ("ATOMO_DATA_DIR",), {**_OWN, "ATOMO_DATA_DIR": "/sys/atomo"}),
-    Wrong("no file can be written", ("ATOMO_DATA_DIR", "File too large"),
-          {**_OWN, "JWT_SECRET": ""}, limits={resource.RLIMIT_FSIZE: 0}),
-    Wrong("few open files", ("Too many open files", "ulimit -n"), limits={resource.RLIMIT_NOFILE: 16}),
-    Wrong("a full disk", ("is full", "free some space"), {**_OWN, "ATOMO_DATA_DIR": "{small}/data"},
-          prefix=("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=9m none {small} && exec "$0" "$@"')),
+    Wrong("few open files", ("needs 80 open files, and this process may have 16", "ulimit -n"),
+          limits={resource.RLIMIT_NOFILE: 16}),
+    Wrong("no room for the secret", ("ATOMO_DATA_DIR {small} cannot be used: No space left", "another folder"),
+          {**_OWN, "JWT_SECRET": "", "ATOMO_DATA_DIR": "{small}"}, prefix=_on_disk("4k", "; cat /dev/zero >{small}/x")),
+    Wrong("no room for the database", ("is full", "free some space"), {**_OWN, "ATOMO_DATA_DIR": "{small}/data"},
+          prefix=_on_disk("9m")),
 ]  # fmt: skip
 
 
@@ -114,15 +125,15 @@ WRONG = [
 async def places(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
     """What the rows name in braces."""
     folder = tmp_path_factory.mktemp("wrong")
-    folder.chmod(0o755)
-    for inner in ("broken", "small"):
-        (folder / inner).mkdir()
+    (folder / "broken").mkdir()
     (folder / "broken" / "broken.json").write_text("{]")
     pid = os.getpid()
     parts = urlsplit(cluster)
     names = {name: f"wrong_{name}_{pid}" for name in ("good", "latin1", "ascii", "readonly", "closed", "foreign")}
     low, limited = f"wrong_low_{pid}", f"wrong_limited_{pid}"
     async with contextlib.AsyncExitStack() as stack:
+        small = stack.enter_context(tempfile.TemporaryDirectory())  # where PostgreSQL's own user can get at it
+        Path(small).chmod(0o755)
         sql = await asyncpg.connect(cluster)
         stack.push_async_callback(sql.close)
         for role, more in ((low, ""), (limited, "CONNECTION LIMIT 0")):
@@ -152,7 +163,7 @@ async def places(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             "limited": limited,
             "password": _PASSWORD,
             "broken": str(folder / "broken"),
-            "small": str(folder / "small"),
+            "small": small,
             "silent": str(silent.getsockname()[1]),
             "taken": str(taken.getsockname()[1]),
             "free": str(free.getsockname()[1]),
