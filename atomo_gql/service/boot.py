@@ -48,7 +48,12 @@ def _read_folder(folder: Path | None, parse: Callable[[Json], Read]) -> dict[str
     if folder is None or not folder.is_dir():
         return None
     found: dict[str, list[Read]] = {}
-    for file in sorted(folder.glob("*.json")):
+    try:
+        # Not by `glob`: to it, a folder that this user may not list is an empty one, and what it defines would go.
+        files = sorted(file for file in folder.iterdir() if file.name.endswith(".json"))
+    except OSError as error:
+        raise BrokenFile(f"{folder}: {error.strerror or error}") from None
+    for file in files:
         try:
             content = orjson.loads(file.read_bytes())
         except OSError as error:
