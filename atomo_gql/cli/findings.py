@@ -21,8 +21,8 @@ from atomo_gql.embedded.place import locate
 from atomo_gql.embedded.probe import Answer, probe
 from atomo_gql.realtime.transport import round_trip
 from atomo_gql.settings import Settings, read, unknown_variables
-from atomo_gql.store.checks import Look, Schema, Server, newest_version, unfit
-from atomo_gql.store.migrations import SchemaError
+from atomo_gql.store.checks import Look, Schema, Server, unfit
+from atomo_gql.store.migrations import SchemaError, misfit, newest_version
 from atomo_gql.store.refusals import DatabaseUnusable, explained
 
 _CLOCK_SECS = 5.0  # tokens' times are read by this machine's clock, jobs' by the database's
@@ -269,26 +269,22 @@ def _rights(server: Server, schema: Schema) -> Finding:
 
 def _schema(schema: Schema) -> Finding:
     newest = newest_version()
-    if schema.tables and not schema.has_journal:
+    if schema.tables and not schema.has_journal and not schema.is_of_before:
         return _finding(
             "schema",
             "",
             failed="a schema atomo is there that this service did not make: use another database, or move it away",
         )
-    if schema.unfinished:
-        return _finding("schema", "", failed=f"it is half-migrated ({schema.unfinished}): atomo-gql migrate says more")
-    if schema.version > newest:
-        return _finding(
-            "schema",
-            "",
-            failed=f"it is version {schema.version}, and this atomo-gql knows {newest}: start a newer atomo-gql",
-        )
-    if schema.version < newest:
-        what = (
-            f"would be brought from version {schema.version}" if schema.version else "is not there, and would be made"
-        )
-        return _finding("schema", f"{what} {'to' if schema.version else 'as'} version {newest}")
-    return _finding("schema", f"version {schema.version}, which this atomo-gql speaks")
+    if not schema.tables:
+        return _finding("schema", f"is not there, and would be made as version {newest}")
+    if schema.is_of_before or schema.version < newest:
+        before = "an earlier version" if schema.is_of_before else f"version {schema.version}"
+        return _finding("schema", f"would be brought from {before} to version {newest}")
+    return _finding(
+        "schema",
+        f"version {schema.version}, with which this atomo-gql (of {newest}) works",
+        failed=misfit(schema.version, schema.oldest_server, schema.made_by),
+    )
 
 
 def _partitions(until: datetime | None) -> Finding:

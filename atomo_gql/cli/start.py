@@ -18,8 +18,8 @@ from atomo_gql.domain.errors import AtomoError, Unavailable
 from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from atomo_gql.service.boot import BrokenFile, register_files
 from atomo_gql.settings import Settings, SettingsError, load, unknown_variables
-from atomo_gql.store.checks import look_at_server, newest_version
-from atomo_gql.store.migrations import SchemaError, migrate
+from atomo_gql.store.checks import look_at_server
+from atomo_gql.store.migrations import SchemaError, migrate, newest_version
 from atomo_gql.store.refusals import DatabaseUnusable, described, explained
 
 log = logging.getLogger("atomo_gql.server")

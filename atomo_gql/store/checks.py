@@ -10,7 +10,6 @@ from uuid import UUID
 import asyncpg
 
 from atomo_gql.store.database import SCHEMA
-from atomo_gql.store.migrations import known_migrations
 from atomo_gql.store.refusals import DatabaseUnusable, described, explained, unreadable
 from atomo_gql.store.statements import statements
 
@@ -57,8 +56,10 @@ class Schema:
     may_read_journal: bool
     foreign_tables: int  # of another owner, whose rights this role does not have
     foreign_owner: str | None
+    is_of_before: bool  # of a version that kept its journal elsewhere
     version: int = 0
-    unfinished: str | None = None  # the migration that began and did not end
+    made_by: str | None = None  # the version of the service that made it
+    oldest_server: int = 0  # the lowest schema version whose servers can work with it
 
 
 class Look:
@@ -111,8 +112,8 @@ class Look:
         [row] = await self._rows("check_schema", SCHEMA)
         if not row["may_use"] or not row["may_read_journal"]:
             return Schema(**row)
-        [journal] = await self._rows("check_migrations")
-        return Schema(**row, **journal)
+        journal = await self._rows("check_versions")
+        return Schema(**row, **dict(journal[0])) if journal else Schema(**row)
 
     async def covered_until(self) -> datetime | None:
         """The moment until which every partitioned table has partitions, without a gap from now on.
@@ -133,16 +134,6 @@ class Look:
             await self._connection.execute(f"SET LOCAL search_path = {SCHEMA}")
             rows: list[Any] = await self._connection.fetch(statements()[name].text, *arguments)
         return rows
-
-
-def newest_version() -> int:
-    """The version of the schema that this program makes.
-
-    Raises:
-        SchemaError: the installation's files are not whole.
-    """
-    steps = known_migrations()
-    return steps[-1].version if steps else 1
 
 
 def unfit(server: Server, dsn: str) -> str | None:

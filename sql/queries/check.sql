@@ -32,20 +32,19 @@ SELECT
     coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
     coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS may_create,
     count(c.oid)::integer AS tables,
-    coalesce(bool_or(c.relname = 'migrations'), false) AS has_journal,
-    coalesce(bool_or(c.relname = 'migrations' AND has_table_privilege(c.oid, 'SELECT')), false) AS may_read_journal,
+    coalesce(bool_or(c.relname = 'schema_versions'), false) AS has_journal,
+    coalesce(bool_or(c.relname = 'schema_versions' AND has_table_privilege(c.oid, 'SELECT')), false) AS may_read_journal,
+    coalesce(bool_or(c.relname = 'migrations'), false) AS is_of_before,
     count(c.oid) FILTER (WHERE NOT pg_has_role(c.relowner, 'USAGE'))::integer AS foreign_tables,
     min(pg_get_userbyid(c.relowner)::text) FILTER (WHERE NOT pg_has_role(c.relowner, 'USAGE')) AS foreign_owner
 FROM (SELECT to_regnamespace($1::text)::oid AS oid) AS n
 LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p')
 GROUP BY n.oid;
 
--- name: check_migrations() :one
+-- name: check_versions() :one
 -- Only where the schema has its journal.
-SELECT
-    coalesce(max(version), 0)::integer AS version,
-    min(to_char(version, 'FM0000') || ' ' || name) FILTER (WHERE finished_at IS NULL) AS unfinished
-FROM migrations;
+SELECT v.version, v.made_by, (SELECT max(o.oldest_server) FROM schema_versions AS o) AS oldest_server
+FROM schema_versions AS v ORDER BY v.version DESC LIMIT 1;
 
 -- name: check_partitions(schema text) :many
 -- The bounds of every partition that is not the default one.

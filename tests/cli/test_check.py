@@ -109,7 +109,10 @@ async def test_a_database_without_the_schema_is_left_without_it(
 
 
 async def test_a_schema_that_is_newer_fails_and_says_what_to_start(given: pytest.MonkeyPatch, sql: Any) -> None:
-    await sql.execute("INSERT INTO migrations (version, name, finished_at) VALUES (9999, 'later', now())")
+    later = "INSERT INTO schema_versions (version, name, finished_at, oldest_server) VALUES ($1, 'later', now(), $2)"
+    await sql.execute(later, 9998, 1)
+    assert (await _found())["schema"][0] is State.OK, "it says that this version can work with it"
+    await sql.execute(later, 9999, 9998)
     state, says = (await _found())["schema"]
     assert state is State.FAILED
     assert "version 9999" in says
@@ -142,8 +145,8 @@ async def test_a_role_without_rights_fails_and_says_what_to_grant(
 async def test_what_a_team_would_meet_later_is_warned_of(given: pytest.MonkeyPatch, dsn: str, sql: Any) -> None:
     database = urlsplit(dsn).path[1:]
     await sql.execute(f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'")
-    today = await sql.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
-    await sql.execute(f"DROP TABLE events_{today}, job_records_{today}")
+    name = await sql.fetchval("SELECT name FROM partitions ORDER BY first_id DESC LIMIT 1")
+    await sql.execute(f"DROP TABLE events_{name}, job_records_{name}")
     with socket.socket() as taken, socket.socket() as free:
         for bound in (taken, free):
             bound.bind(("127.0.0.1", 0))

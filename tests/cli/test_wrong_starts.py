@@ -51,6 +51,7 @@ def _database(name: str, url: str, *says: str, **environment: str) -> Wrong:
     return Wrong(name, says, {"DATABASE_URL": url, **environment})
 
 
+_AS_ROLE = "postgresql://{role}:{password}@{at}"
 _OWN = {"DATABASE_URL": ""}  # the embedded one
 
 
@@ -80,8 +81,8 @@ WRONG = [
     _database("LATIN1", "{super}/{latin1}", "LATIN1, and must be UTF8", "createdb -E UTF8"),
     _database("SQL_ASCII", "{super}/{ascii}", "SQL_ASCII, and must be UTF8", "createdb -E UTF8"),
     _database("read-only", "{super}/{readonly}", "read-only", "name the primary"),
-    _database("no right to create", "postgresql://{role}:{password}@{at}/{good}", "permission denied", "GRANT CREATE"),
-    _database("no right to connect", "postgresql://{role}:{password}@{at}/{closed}", "permission", "GRANT CONNECT"),
+    _database("no right to create", _AS_ROLE + "/{good}", "permission denied", "GRANT CREATE"),
+    _database("no right to connect", _AS_ROLE + "/{closed}", "permission", "GRANT CONNECT"),
     _database("no connection left", "postgresql://{limited}:{password}@{at}/{good}", "too many conn", "max_conn"),
     _database("a schema of somebody else", "{super}/{foreign}", "did not make", "use another database"),
     _database("wrong password with workers", "postgresql://{role}:WRONG@{at}/{good}", "correct", ATOMO_WORKERS="2"),
@@ -129,7 +130,9 @@ async def places(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     (folder / "broken" / "broken.json").write_text("{]")
     pid = os.getpid()
     parts = urlsplit(cluster)
-    names = {name: f"wrong_{name}_{pid}" for name in ("good", "latin1", "ascii", "readonly", "closed", "foreign")}
+    names = {
+        name: f"wrong_{name}_{pid}" for name in ("good", "latin1", "ascii", "readonly", "closed", "foreign", "lent")
+    }
     low, limited = f"wrong_low_{pid}", f"wrong_limited_{pid}"
     async with contextlib.AsyncExitStack() as stack:
         small = stack.enter_context(tempfile.TemporaryDirectory())  # where PostgreSQL's own user can get at it
@@ -146,6 +149,9 @@ async def places(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
         foreign = await asyncpg.connect(with_database(cluster, names["foreign"]))
         await foreign.execute("CREATE SCHEMA atomo; CREATE TABLE atomo.theirs (id integer)")
         await foreign.close()
+        lent = await asyncpg.connect(with_database(cluster, names["lent"]))
+        await lent.execute(f"CREATE SCHEMA atomo AUTHORIZATION {low}")
+        await lent.close()
         silent, taken, free = (stack.enter_context(socket.socket()) for _ in range(3))
         for listening in (silent, taken, free):
             listening.bind(("127.0.0.1", 0))
@@ -270,6 +276,7 @@ RIGHT = [
         {"ATOMO_JWKS_URL": "x"},
         "ATOMO_JWKS_URL is no setting and changes nothing; ATOMO_JWT_JWKS",
     ),
+    ("a schema made for a role of few rights", {"DATABASE_URL": _AS_ROLE + "/{lent}"}, "made schema atomo"),
     ("embedded, asked for", {"DATABASE_URL": "", "ATOMO_ENV": "production", "ATOMO_EMBEDDED": "true"}, "embedded Post"),
 ]
 
