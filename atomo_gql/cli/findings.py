@@ -14,12 +14,14 @@ from urllib.parse import quote
 import click
 
 from atomo_gql.cli.host import PortTaken, listen
-from atomo_gql.cli.start import database_name, open_files
+from atomo_gql.cli.start import database_name, folders, make_application, open_files
+from atomo_gql.domain.errors import AtomoError
 from atomo_gql.embedded import EmbeddedPostgresError, cluster
 from atomo_gql.embedded.leftovers import read_pid_file
 from atomo_gql.embedded.place import locate
 from atomo_gql.embedded.probe import Answer, probe
 from atomo_gql.realtime.transport import round_trip
+from atomo_gql.service.boot import BrokenFile, read_files
 from atomo_gql.settings import Settings, read, unknown_variables
 from atomo_gql.store.checks import Look, Schema, Server, unfit
 from atomo_gql.store.migrations import SchemaError, misfit, newest_version
@@ -64,13 +66,25 @@ async def findings() -> AsyncGenerator[Finding]:
         yield _finding("settings", "", warning=f"{line}: correct its name, or unset it")
     if not wrong:
         yield _finding("settings", f"{len(settings.texts)} set, all of them right")
-    for finding in (_data_folder(settings), _port(settings), _open_files(settings), _shared_memory(settings)):
+    looks = (_files, _data_folder, _port, _open_files, _shared_memory)
+    for finding in (look(settings) for look in looks):
         if finding:
             yield finding
     yield await _redis(settings)
     if settings.database_url or not any("DATABASE_URL" in line for line in wrong):
         async for finding in _database(settings):
             yield finding
+
+
+def _files(settings: Settings) -> Finding | None:
+    """What defines workflows and bindings of actions; None where no file does."""
+    try:
+        application = make_application(settings, settings.database_url or "postgresql://")  # which is not connected to
+        summary = read_files(application.services, *folders(settings)).summary
+    except (BrokenFile, AtomoError, click.ClickException) as error:
+        reason = error.message if isinstance(error, click.ClickException) else str(error)
+        return _finding("files", "", failed=f"{reason}; correct it, or take it away")
+    return _finding("files", summary) if summary else None
 
 
 def _data_folder(settings: Settings) -> Finding | None:

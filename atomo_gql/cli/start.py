@@ -187,11 +187,10 @@ async def prepared(settings: Settings, dsn: str) -> None:
     for line in await migrated(dsn):
         log.info(line)
     application = make_application(settings, dsn)
-    folders = settings.workflows_dir or Path("workflows"), settings.actions_dir or Path("actions")
     with reached(dsn):
         try:
             await application.database.open()
-            if told := await register_files(application.services, *folders):
+            if told := await register_files(application.services, *folders(settings)):
                 log.info(told)
         except BrokenFile as error:
             raise click.ClickException(str(error)) from None
@@ -201,6 +200,11 @@ async def prepared(settings: Settings, dsn: str) -> None:
             raise click.ClickException(f"the files that define workflows and actions: {error}") from None
         finally:
             await application.database.close()
+
+
+def folders(settings: Settings) -> tuple[Path, Path]:
+    """Where files define workflows, and bindings of actions; there need be no such folders."""
+    return settings.workflows_dir or Path("workflows"), settings.actions_dir or Path("actions")
 
 
 def make_application(settings: Settings, dsn: str) -> Application:

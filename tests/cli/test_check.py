@@ -93,6 +93,18 @@ async def test_what_would_keep_a_server_from_starting_ends_it_with_1_for_scripts
     assert not (tmp_path / "data").exists()
 
 
+async def test_a_file_that_would_stop_a_start_fails(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        '{"name": "f", "steps": [{"name": "a", "action": {"SetVariable": {"key": "x", "value": 1}}}]}'
+    )
+    given.setenv("ATOMO_WORKFLOWS_DIR", str(tmp_path))
+    assert (await _found())["files"] == (State.OK, f"workflows in {tmp_path}: 1")
+    (tmp_path / "b.json").write_text("{]")
+    state, says = (await _found())["files"]
+    assert state is State.FAILED
+    assert says.startswith(f"{tmp_path}/b.json: line 1, column 2")
+
+
 async def test_an_option_that_is_none_ends_it_with_2(tmp_path: Path) -> None:
     assert (await _check(tmp_path, "--yaml"))[0] == 2
 
