@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from atomo_gql.store.database import SCHEMA
-from atomo_gql.store.refusals import DatabaseUnusable, described, explained, unreadable
+from atomo_gql.store.refusals import UNREADABLE, DatabaseUnusable, described, explained
 from atomo_gql.store.statements import statements
 
 _CONNECT_SECS = 10.0
@@ -85,7 +85,7 @@ class Look:
                     server_settings={"application_name": "atomo-gql check"},
                 )
         except (ValueError, OverflowError) as error:
-            raise unreadable(error) from error
+            raise DatabaseUnusable(UNREADABLE) from error
         return cls(connection)
 
     async def end(self) -> None:

@@ -41,10 +41,11 @@ _ADVICE = {
     "57014": "start again when PostgreSQL has less to do",
     "57": "start again when PostgreSQL is up",
 }
-_ADDRESS = (
-    "it must be postgresql://user:password@host:port/database, with signs such as [ # / % in its password "
-    "percent-encoded"
+UNREADABLE = (
+    "DATABASE_URL cannot be read: it must be postgresql://user:password@host:port/database, with signs such as [ # / % "
+    "in its password percent-encoded"
 )
+"""For an address that the driver cannot read. The driver's own words may hold a part of the password."""
 
 
 class DatabaseUnusable(Exception):
@@ -63,12 +64,6 @@ def explained(dsn: str) -> Iterator[None]:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, Unavailable) as error:
         cause = error.__cause__ or error if isinstance(error, Unavailable) else error
         raise DatabaseUnusable(f"the database {described(dsn)} cannot be used: {_sentence(cause)}") from error
-
-
-def unreadable(error: Exception) -> DatabaseUnusable:
-    """For an address that the driver cannot read. Its words may hold a part of the password, and are not repeated."""
-    del error
-    return DatabaseUnusable(f"DATABASE_URL cannot be read: {_ADDRESS}")
 
 
 def described(dsn: str) -> str:
