@@ -10,32 +10,73 @@ CREATE OR REPLACE FUNCTION partition_name(first_id uuid, end_id uuid) RETURNS te
     FROM (SELECT to_char(moment_of($1), 'YYYYMMDD') || '_' || to_char(moment_of($2), 'YYYYMMDD') AS name) AS n
 $$;
 
--- Make the two tables of a pair, not attached. The check constraints say what the bounds of the partitions will say, so
--- that attaching them reads no row.
-CREATE OR REPLACE FUNCTION make_pair(p_name text, p_first uuid, p_end uuid) RETURNS void LANGUAGE plpgsql AS $$
+-- Make a table for a partition of `events` or `job_records`, not attached. The check constraint says what the bounds of the
+-- partition will say, so that attaching it reads no row.
+CREATE OR REPLACE FUNCTION make_partition(p_parent text, p_name text, p_first uuid, p_end uuid) RETURNS void
+LANGUAGE plpgsql AS $$
 DECLARE
-    v_parent text;
-    v_key text;
+    v_table CONSTANT text := p_parent || '_' || p_name;
+    v_key CONSTANT text := CASE p_parent WHEN 'events' THEN 'stream_id' ELSE 'id' END;
 BEGIN
-    FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
-        v_key := CASE v_parent WHEN 'events' THEN 'stream_id' ELSE 'id' END;
-        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', v_parent || '_' || p_name, v_parent);
-        EXECUTE format('ALTER TABLE %I ADD CONSTRAINT within CHECK (%I >= %L AND %I < %L)',
-                       v_parent || '_' || p_name, v_key, p_first, v_key, p_end);
-    END LOOP;
-    EXECUTE format('ALTER TABLE %I ALTER COLUMN data SET STATISTICS 0', 'events_' || p_name);  -- INCLUDING ALL is all but this
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', v_table, p_parent);
+    EXECUTE format('ALTER TABLE %I ADD CONSTRAINT within CHECK (%I >= %L AND %I < %L)', v_table, v_key, p_first, v_key, p_end);
+    IF p_parent = 'events' THEN  -- INCLUDING ALL is all but this
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN data SET STATISTICS 0', v_table);
+    END IF;
 END $$;
 
-CREATE OR REPLACE FUNCTION attach_pair(p_name text, p_first uuid, p_end uuid) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION attach_partition(p_parent text, p_name text, p_first uuid, p_end uuid) RETURNS void
+LANGUAGE plpgsql AS $$
 DECLARE
-    v_parent text;
+    v_table CONSTANT text := p_parent || '_' || p_name;
 BEGIN
-    FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
-        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                       v_parent, v_parent || '_' || p_name, p_first, p_end);
-        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT within', v_parent || '_' || p_name);
-    END LOOP;
+    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', p_parent, v_table, p_first, p_end);
+    EXECUTE format('ALTER TABLE %I DROP CONSTRAINT within', v_table);
+END $$;
+
+CREATE OR REPLACE FUNCTION make_pair(p_name text, p_first uuid, p_end uuid) RETURNS void LANGUAGE sql AS $$
+    SELECT make_partition('events', p_name, p_first, p_end);
+    SELECT make_partition('job_records', p_name, p_first, p_end);
+$$;
+
+CREATE OR REPLACE FUNCTION attach_pair(p_name text, p_first uuid, p_end uuid) RETURNS void LANGUAGE sql AS $$
+    SELECT attach_partition('events', p_name, p_first, p_end);
+    SELECT attach_partition('job_records', p_name, p_first, p_end);
     INSERT INTO partitions (name, first_id, end_id) VALUES (p_name, p_first, p_end);
+$$;
+
+-- What is attached, by PostgreSQL's own catalogue: each pair, and whether it is one.
+CREATE OR REPLACE VIEW attached_partitions AS
+SELECT a.name, a.first_id, a.end_id, bool_or(a.parent = 'events') AS has_events, bool_or(a.parent = 'job_records') AS has_records
+FROM (
+    SELECT r.relname AS parent, substr(c.relname, length(r.relname) + 2)::text COLLATE "C" AS name,
+        (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\)'))[1]::uuid AS first_id,
+        (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)'))[1]::uuid AS end_id
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    JOIN pg_class AS r ON r.oid = i.inhparent
+    WHERE i.inhparent IN ('events'::regclass, 'job_records'::regclass)) AS a
+GROUP BY a.name, a.first_id, a.end_id;
+
+-- Have `partitions` say what is attached, and make what is missing of a pair: somebody may have dropped tables by hand.
+CREATE OR REPLACE FUNCTION mend_partitions() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_pair record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM attached_partitions WHERE NOT (has_events AND has_records))
+        AND NOT EXISTS (TABLE partitions EXCEPT SELECT name, first_id, end_id FROM attached_partitions)
+        AND NOT EXISTS (SELECT name, first_id, end_id FROM attached_partitions EXCEPT TABLE partitions) THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('atomo.partitions', 0));
+    FOR v_pair IN SELECT * FROM attached_partitions WHERE NOT (has_events AND has_records) LOOP
+        PERFORM make_partition(m.parent, v_pair.name, v_pair.first_id, v_pair.end_id),
+            attach_partition(m.parent, v_pair.name, v_pair.first_id, v_pair.end_id)
+        FROM (SELECT CASE WHEN v_pair.has_events THEN 'job_records' ELSE 'events' END AS parent) AS m;
+    END LOOP;
+    DELETE FROM partitions AS p WHERE NOT EXISTS (
+        SELECT FROM attached_partitions AS a WHERE (a.name, a.first_id, a.end_id) = (p.name, p.first_id, p.end_id));
+    INSERT INTO partitions (name, first_id, end_id) SELECT name, first_id, end_id FROM attached_partitions ON CONFLICT DO NOTHING;
 END $$;
 
 -- Make the pairs that are missing from yesterday to p_ahead days ahead, and answer how many were made. Each spans
@@ -50,6 +91,7 @@ DECLARE
     v_is_locked boolean := false;
     v_made integer := 0;
 BEGIN
+    PERFORM mend_partitions();
     WHILE v_first < v_until LOOP
         SELECT p.end_id INTO v_end FROM partitions AS p WHERE p.first_id <= v_first AND p.end_id > v_first;
         IF NOT FOUND AND NOT v_is_locked THEN
@@ -77,9 +119,11 @@ BEGIN
     RETURN v_made;
 END $$;
 
--- Whether ids of this moment have a partition.
+-- Whether ids of this moment have their partitions.
 CREATE OR REPLACE FUNCTION is_partitioned(moment timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (SELECT FROM partitions AS p WHERE p.first_id <= first_id_at($1) AND p.end_id > first_id_at($1))
+    SELECT EXISTS (
+        SELECT FROM partitions AS p WHERE p.first_id <= first_id_at($1) AND p.end_id > first_id_at($1)
+            AND to_regclass('events_' || p.name) IS NOT NULL AND to_regclass('job_records_' || p.name) IS NOT NULL)
 $$;
 
 -- Begin to make one pair out of those that span these ids. Jobs that succeeded before p_expired (null: none) are left out.
@@ -190,7 +234,8 @@ BEGIN
     FOR v_old IN DELETE FROM partitions WHERE first_id >= v_work.first_id AND end_id <= v_work.end_id RETURNING * LOOP
         FOREACH v_parent IN ARRAY ARRAY['events', 'job_records'] LOOP
             EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', v_parent, v_parent || '_' || v_old.name);
-            EXECUTE format('ALTER TABLE %I RENAME TO %I', v_parent || '_' || v_old.name, 'detached_' || v_parent || '_' || v_old.name);
+            EXECUTE format('ALTER TABLE %I RENAME TO %I', v_parent || '_' || v_old.name,
+                           'detached_' || to_regclass(v_parent || '_' || v_old.name)::oid);
         END LOOP;
         replaced := replaced + 1;
     END LOOP;

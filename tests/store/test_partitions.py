@@ -1,7 +1,10 @@
 """What is written never lacks a partition, and old partitions become fewer beside a working service."""
 
 import asyncio
+import contextlib
 import itertools
+import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,12 +12,15 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from atomo_gql.domain.errors import Unavailable
+from atomo_gql.domain.events import EventFilter, Place
+from atomo_gql.domain.jobs import JobFilter
 from atomo_gql.realtime.hub import Hub
 from atomo_gql.realtime.transport import url_transport
 from atomo_gql.service import housekeeping as service
 from atomo_gql.service.context import Limits, Resources
 from atomo_gql.service.housekeeping import HousekeepingService, Retention
-from atomo_gql.store import enqueue, housekeeping, lease, rebuild, report
+from atomo_gql.store import enqueue, events, housekeeping, jobs, lease, rebuild, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import ReportRow
@@ -23,10 +29,16 @@ from tests.conftest import MakeServer, Server, admin, bearer, until
 from tests.store.test_projection import make_token, row
 
 
-async def lose_partitions(sql: Any) -> None:
-    """As if no server had made a partition for days: those of now and later are not there."""
-    for name in [r["name"] for r in await sql.fetch("DELETE FROM partitions WHERE end_id > new_id() RETURNING name")]:
-        await sql.execute(f"DROP TABLE events_{name}, job_records_{name}")
+async def lose_partitions(sql: Any, *, is_known: bool = True) -> None:
+    """As if no server had made a partition for days: those of now and later are not there.
+
+    `is_known`: the table `partitions` does not have them, either; else somebody has dropped them by hand.
+    """
+    async with sql.transaction():
+        for name in [r["name"] for r in await sql.fetch("SELECT name FROM partitions WHERE end_id > new_id()")]:
+            await sql.execute(f"DROP TABLE events_{name}, job_records_{name}")
+        if is_known:
+            await sql.execute("DELETE FROM partitions WHERE end_id > new_id()")
 
 
 async def age_partitions(database: Database, sql: Any, days: int) -> None:
@@ -94,9 +106,9 @@ async def _graphql(server: Server) -> None:
 async def _sql_function(server: Server) -> None:
     connection: Any = await asyncpg.connect(server.dsn)
     try:
-        async with connection.transaction(isolation="repeatable_read"):
-            await connection.fetchval("SELECT 1")
-            await connection.fetchval("SELECT atomo.enqueue_job('q', 'k')")
+        for isolation in ("read_committed", "repeatable_read"):
+            async with connection.transaction(isolation=isolation):
+                await connection.fetchval("SELECT atomo.enqueue_job('q', 'k')")
     finally:
         await connection.close()
 
@@ -130,14 +142,35 @@ async def _workflow(server: Server) -> None:
 DOORS = {f.__name__.strip("_"): f for f in (_rest, _batch, _graphql, _sql_function, _token, _pause, _event, _workflow)}
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["after days off", "dropped by hand"])
 @pytest.mark.parametrize("door", DOORS)
-async def test_what_is_written_after_days_off_finds_its_partition(make_server: MakeServer, sql: Any, door: str) -> None:
+async def test_what_is_written_finds_its_partition_by_every_door(
+    make_server: MakeServer, sql: Any, door: str, is_known: bool
+) -> None:
     server = await make_server()
-    await lose_partitions(sql)
+    await lose_partitions(sql, is_known=is_known)
 
     await DOORS[door](server)
 
     assert await sql.fetchval("SELECT is_partitioned(now()) AND is_partitioned(now() + interval '3 days')")
+
+
+async def test_a_snapshot_older_than_the_partition_is_no_hindrance(database: Database, sql: Any) -> None:
+    await lose_partitions(sql)
+    async with sql.transaction(isolation="repeatable_read"):
+        await sql.fetchval("SELECT 1")
+        await housekeeping.make_partitions(database, 4)
+        await sql.fetchval("SELECT enqueue_job('q', 'k')")
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == 1
+
+
+async def test_half_of_a_pair_that_was_dropped_is_made_again(database: Database, sql: Any) -> None:
+    name = await sql.fetchval("SELECT name FROM partitions WHERE end_id > new_id()")
+    await sql.execute(f"DROP TABLE job_records_{name}")
+
+    assert [job.is_new for job in await enqueue.enqueue(database, [row()])] == [True]
+
+    assert [r["name"] for r in await sql.fetch("SELECT name FROM partitions WHERE end_id > new_id()")] == [name]
 
 
 async def test_making_a_partition_waits_for_no_reader_and_no_reader_waits_for_it(database: Database, sql: Any) -> None:
@@ -305,3 +338,62 @@ async def test_years_of_days_come_to_need_few_locks(database: Database, sql: Any
             await connection.fetch(statements()[name].text, *arguments)
             locks = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
         assert locks <= 200, f"{name} takes {locks}, and PostgreSQL has room for 6,400 by default"
+
+
+async def test_partitions_are_replaced_under_load_and_nobody_notices(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 3)
+    await old_jobs(database, sql, [2, 1])
+    worker = await make_token(database)
+    ended, places = 0, [Place()]
+    seen: list[tuple[UUID, int]] = []
+
+    async def work() -> None:
+        nonlocal ended
+        while ended < 600:
+            made = await enqueue.enqueue(database, [row(key=str(uuid.uuid4())) for _ in range(5)])
+            assert all(job.is_new for job in made)
+            [leased] = await lease.lease(database, [LeaseRow(worker.id, 5, 300, ("q",))])
+            done = [ReportRow(job.id, job.lease_id, worker.id, body=b"1") for job in leased]
+            assert None not in await report.complete(database, done)
+            ended += len(leased)
+
+    async def read() -> None:
+        found, places[0], _ = await events.tail(database, places[0], None, EventFilter(), 500, 10_000_000)
+        seen.extend((event.stream_id, event.version) for event in found)
+        ids = (await jobs.page(database, None, JobFilter(), most=50)).ids
+        assert len(await database.fetch("job_rows", ids, None)) == len(ids)
+
+    working = [asyncio.create_task(work()) for _ in range(3)]
+    replaced = 0
+    while not all(task.done() for task in working):
+        *_, last = (p for p in await housekeeping.partitions(database) if p.begins_at < datetime.now(UTC))
+        assert await housekeeping.begin_rewrite(database, UUID(int=0), last.end_id, None)
+        while await housekeeping.copy_partitions(database, 200):
+            await read()
+        with contextlib.suppress(Unavailable):
+            replaced += await housekeeping.swap_partitions(database) is not None
+        await read()
+        await sql.execute("SELECT abandon_rewrite()")
+    await asyncio.gather(*working)
+    assert replaced > 1
+
+    count = await sql.fetchval("SELECT count(*) FROM events WHERE stream = 'Job'")
+    await until(read_all(read, seen, count))
+    assert len(seen) == len(set(seen)), "none is told twice"
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == await sql.fetchval("SELECT count(*) FROM jobs")
+    assert await differences(database) == []
+    assert await sql.fetchval("SELECT count(*) FROM idempotency_keys") == await sql.fetchval(
+        "SELECT count(*) FROM job_records"
+    )
+
+
+def read_all(
+    read: Callable[[], Awaitable[None]], seen: list[tuple[UUID, int]], count: int
+) -> Callable[[], Awaitable[object]]:
+    """Reads on; whether so many have been seen."""
+
+    async def look() -> object:
+        await read()
+        return len(seen) >= count
+
+    return look
