@@ -1,9 +1,7 @@
 """The one place where the parts are put together."""
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
-from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -113,16 +111,6 @@ class Application:
             redirect_slashes=False,
             default=not_found,
         )
-
-        @contextlib.asynccontextmanager
-        async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            await self.start()
-            try:
-                yield
-            finally:
-                await self.stop()
-
-        router.lifespan_context = lifespan
         return RequestLog(self._cross_origin(_Shortcut(router)), most)
 
     def _cross_origin(self, app: ASGIApp) -> ASGIApp:

@@ -33,9 +33,6 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, unless there is too much under way."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         if scope["path"].endswith("\n"):  # a route's pattern would take it for nothing
             await not_found(scope, receive, send)
             return

@@ -11,8 +11,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import asyncpg
 import pytest
 
 from atomo_gql.cli.host import listen
@@ -302,13 +304,46 @@ async def test_the_embedded_postgresql_ends_after_them_at_ctrl_c(tmp_path: Path)
         assert "Traceback" not in service.log.read_text()
 
 
-async def test_processes_that_never_come_up_end_the_service_with_1(dsn: str, tmp_path: Path) -> None:
-    status, log = await _refused(tmp_path, "--workers", "2", DATABASE_URL=dsn, ATOMO_BROADCAST_URL=_OUT_OF_REACH)
+async def test_processes_that_never_come_up_end_the_service_with_1(service: Service, cluster: str, dsn: str) -> None:
+    closed = await asyncpg.connect(cluster)
+    await closed.execute(f"ALTER DATABASE {urlsplit(dsn).path[1:]} ALLOW_CONNECTIONS false")
+    await closed.close()
+    for child in service.children():
+        os.kill(child, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        status = await service.process.wait()
+    log = service.log.read_text()
 
     assert status == 1
     assert "starting it again" in log
+    assert "is not currently accepting connections" in log
     assert "Error: the server processes do not stay up" in log
-    assert "listening on" not in log
+    assert "Traceback" not in log
+
+
+async def test_a_redis_that_is_away_is_no_reason_not_to_start(dsn: str, tmp_path: Path) -> None:
+    async with _service(tmp_path, "--workers", "2", DATABASE_URL=dsn, ATOMO_BROADCAST_URL=_OUT_OF_REACH) as service:
+        await service.wrote(r"listening on (\S+) with 2 processes")
+        assert service.log.read_text().count("Redis (ATOMO_BROADCAST_URL) is away") == 2, "one line each"
+        assert "Traceback" not in service.log.read_text()
+
+
+async def test_settings_that_came_from_files_are_read_once_for_all_processes(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(dsn + "\n")
+    pipe = tmp_path / "pipe"  # whoever opens it a second time waits for ever
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_text, SECRET))
+    environment = {"DATABASE_URL_FILE": str(tmp_path / "url"), "JWT_SECRET_FILE": str(pipe), "JWT_SECRET": ""}
+    async with _service(tmp_path, "--workers", "2", **environment) as service:
+        await writing
+        service.url = (await service.wrote(r"listening on (\S+) with 2 processes"))[1]
+        (tmp_path / "url").unlink()
+        for child in service.children():
+            os.kill(child, signal.SIGKILL)
+            await service.wrote(f"process {child} has ended")
+        await service.both("POST", "/jobs", {"queue": "q", "kind": "k"}, **bearer())
+        for child in service.children():
+            assert SECRET not in Path(f"/proc/{child}/environ").read_text()
 
 
 @pytest.mark.parametrize(
