@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -74,10 +74,20 @@ class Other:
 
 @contextlib.asynccontextmanager
 async def other_process(
-    folder: Path, *flags: str, python: str = sys.executable, user: str | None = None, path: str | None = None
+    folder: Path,
+    *flags: str,
+    python: str = sys.executable,
+    user: str | None = None,
+    path: str | None = None,
+    within: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Other]:
-    """Start another process on `folder`, as `user` if given; it is killed at the end if it still runs."""
+    """Start another process on `folder`, as `user` if given; it is killed at the end if it still runs.
+
+    `within` is a command that turns into the one that follows it, and `environment` are variables to add.
+    """
     process = await asyncio.create_subprocess_exec(
+        *within,
         python,
         "-u",
         str(Path(__file__).with_name("process.py")),
@@ -85,7 +95,11 @@ async def other_process(
         *flags,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={"PYTHONPATH": path or os.pathsep.join((str(PROJECT), *sys.path)), "PATH": os.environ["PATH"]},
+        env={
+            "PYTHONPATH": path or os.pathsep.join((str(PROJECT), *sys.path)),
+            "PATH": os.environ["PATH"],
+            **(environment or {}),
+        },
         user=user,
         group=None,
         cwd="/",
