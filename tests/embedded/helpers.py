@@ -5,12 +5,18 @@ import contextlib
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
 
+from atomo_gql.embedded import account
+
 PROJECT = Path(__file__).parents[2]
+NOBODY = account.Account(65534, 65534)
+AS_NOBODY = ("setpriv", "--pdeathsig=KILL", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+PURELIB = f"{PROJECT}:{sysconfig.get_path('purelib')}"
 LIMIT = 60.0
 """Seconds after which a wait has failed."""
 

@@ -1,14 +1,18 @@
 """A process with an embedded PostgreSQL on the folder argv[1]; it stops in good order when its input ends.
 
 `--name=value` is a setting of the server, and `--occupy=pid` has another process take that pid first.
+A variable CHILDREN_NAME is NAME for the server alone.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError, spawn
+
+CHILDREN = "CHILDREN_"
 
 
 async def main() -> None:
@@ -18,6 +22,8 @@ async def main() -> None:
     options = dict(word.lstrip("-").split("=", 1) for word in sys.argv[2:] if "=" in word)
     if "occupy" in options:
         occupy(int(options.pop("occupy")))
+    for name in [name for name in os.environ if name.startswith(CHILDREN)]:
+        os.environ[name.removeprefix(CHILDREN)] = os.environ[name]
     postgres = EmbeddedPostgres(Path(sys.argv[1]), settings=options, log=print)
     try:
         dsn = await postgres.start()

@@ -7,7 +7,6 @@ import asyncio
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from atomo_gql.embedded import EmbeddedPostgres, account
 
-from .helpers import LIMIT, PROJECT, Diary, ended, other_process, postmaster_pid, remember, words
+from .helpers import AS_NOBODY, LIMIT, NOBODY, PURELIB, Diary, ended, other_process, postmaster_pid, remember, words
 
 
 def _can_unshare() -> bool:
@@ -27,26 +26,13 @@ def _can_unshare() -> bool:
 
 pytestmark = pytest.mark.skipif(not _can_unshare(), reason="needs root, and leave to make namespaces")
 
-NOBODY = account.Account(65534, 65534)
-AS_NOBODY = ("setpriv", "--pdeathsig=KILL", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--", *AS_NOBODY)
-PURELIB = f"{PROJECT}:{sysconfig.get_path('purelib')}"
 
 
 def _with_mount(target: str, options: str) -> Sequence[str]:
     """The command that turns into another in a world of its own where `target` is a small file system."""
     script = f'mount -t tmpfs -o {options} tmpfs {target} && exec "$@"'
     return ("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", script, "sh")
-
-
-@pytest.fixture
-def python() -> str:
-    """A Python that every user can run."""
-    found = shutil.which("python3", path="/usr/local/bin:/usr/bin")
-    check = [found or "false", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
-    if found is None or subprocess.run(check, check=False).returncode:
-        pytest.skip("no Python 3.11 that every user can run")
-    return found
 
 
 @pytest.fixture

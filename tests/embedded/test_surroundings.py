@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from atomo_gql.embedded import EmbeddedPostgres
+from atomo_gql.embedded import EmbeddedPostgres, account
 from atomo_gql.store.migrations import migrate
 
-from .helpers import connected, other_process, remember, words
+from .helpers import AS_NOBODY, NOBODY, PURELIB, connected, other_process, remember, words
 
 # Each breaks a client, a server or a program of PostgreSQL that heeds it.
 SHELL = {
@@ -104,20 +105,26 @@ async def test_a_command_works_in_such_a_shell(fresh: Path) -> None:
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime")
-async def test_a_clock_that_jumps_between_or_during_runs_loses_nothing(folder: Path, place: Path) -> None:
+@pytest.mark.skipif(FAKETIME is None or not account.is_root(), reason="needs libfaketime, and root to become another")
+async def test_a_clock_that_jumps_between_or_during_runs_loses_nothing(folder: Path, place: Path, python: str) -> None:
     clock = place / "clock"
+    environment = {
+        "CHILDREN_LD_PRELOAD": str(FAKETIME),
+        "CHILDREN_FAKETIME_TIMESTAMP_FILE": str(clock),
+        "CHILDREN_FAKETIME_NO_CACHE": "1",
+        "CHILDREN_FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    account.give_tree(folder, NOBODY)
     expected = []
-    for offset in ("-30d", "+0d", "+400d", "-1000d"):
-        clock.write_text(offset)
-        environment = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        async with other_process(folder, environment=environment) as process:
+    for offset in (-30, 0, 400, -1000):
+        clock.write_text(f"{offset:+}d")
+        async with other_process(
+            folder, python=python, path=PURELIB, within=AS_NOBODY, environment=environment
+        ) as process:
             dsn = await process.dsn()
+            async with connected(dsn) as connection:
+                ahead = await connection.fetchval("SELECT extract(epoch FROM now())::float8") - time.time()
+            assert abs(ahead / 86_400 - offset) < 1
             await remember(dsn, f"begun at {offset}")
             clock.write_text("+5000d")
             await remember(dsn, f"then after {offset}")
