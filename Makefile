@@ -7,7 +7,7 @@ PROCESSES ?= 2
 SEED ?=
 ORDER := $(if $(SEED),--seed $(SEED))
 
-.PHONY: help install run test check format lint types imports schema bench guard-baseline graphiql lock clean
+.PHONY: help install run test check format lint types imports schema bench guard-baseline graphiql lock lowest wheel clean
 
 help: ## Show this page
 	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,9 +55,15 @@ guard-baseline: install ## Take what the hot paths cost now as what they may cos
 graphiql: ## Build the GraphiQL page into the package (needs Node.js)
 	cd web/graphiql && npm ci --silent && npm run --silent build
 
-lock: ## Pin every dependency by hash (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+lowest: install ## Try the lowest versions that pyproject.toml admits
+	.ci/lowest
+
+wheel: install ## Build the wheel and try it away from this folder
+	.ci/wheel
+
+lock: ## Pin every dependency by hash (needs uv, which make install brings)
+	PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra server --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf .venv .venv-lowest dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -19,6 +19,7 @@ COMMANDS = {
     "event": ("action", "event"),
     "job": ("job", "job"),
     "migrate": ("database", "migrate"),
+    "move": ("move", "move"),
     "queue": ("queue", "queue"),
     "rebuild": ("database", "rebuild"),
     "schedule": ("schedule", "schedule"),

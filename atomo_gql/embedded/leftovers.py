@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +37,57 @@ def read_pid_file(cluster: Path) -> PidFile | None:
         return PidFile(int(lines[0]), int(lines[3]), len(lines) > 7 and lines[7].strip() == "ready")
     except (ValueError, IndexError):
         return None
+
+
+def remove_damaged_pid_file(cluster: Path, log: Callable[[str], None]) -> None:
+    """Remove a `postmaster.pid` that names no process, as a power cut or a full disk leaves it.
+
+    PostgreSQL would not start over it. To be called by the owner of the lock only, after `end_leftovers`. A server
+    that still ran on the cluster would be found all the same, by its shared memory.
+
+    Raises EmbeddedPostgresError when it cannot be removed.
+    """
+    path = cluster / "postmaster.pid"
+    if _number_in(path) is None and path.exists():
+        with explained("remove", path):
+            path.unlink()
+        log(f"removed {path}, which was damaged (as after a power cut) and named no process")
+
+
+def past_recycled_pid(cluster: Path) -> dict[str, str]:
+    """The variable that has PostgreSQL start although `postmaster.pid` names a live process that is no PostgreSQL.
+
+    In a container the same pids come again after each start. PostgreSQL refuses to start while the process of that
+    pid lives, unless it is its own parent's parent, which this variable names. It looks for a server that still uses
+    the shared memory all the same. To be called by the owner of the lock only, after `end_leftovers`.
+    """
+    pid = _number_in(cluster / "postmaster.pid")
+    if pid is None or sys.platform == "win32" or _is_postgres(pid, cluster):
+        return {}
+    return {"PG_GRANDPARENT_PID": str(pid)}
+
+
+def _number_in(path: Path) -> int | None:
+    """The pid in a pid file; None when there is no file, or no pid in its first line."""
+    with explained("read", path):
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    match = re.match(rb"\s*-?([1-9]\d*)\s*(\n|$)", text)  # negative: PostgreSQL's mode for a single user wrote it
+    return int(match[1]) if match else None
+
+
+def _is_postgres(pid: int, cluster: Path) -> bool:
+    """Whether a process may be a PostgreSQL of the cluster. Where that cannot be known, it is taken for one."""
+    if sys.platform == "linux":
+        return pid in processes_on(cluster.resolve())
+    try:
+        argv = ["ps", "-o", "comm=", "-p", str(pid)]
+        answer = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return "postgres" in Path(answer.stdout.strip()).name
 
 
 def processes_on(cluster: Path) -> list[int]:

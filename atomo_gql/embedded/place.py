@@ -38,8 +38,13 @@ def locate(data: Path) -> Files:
         try:
             home = note.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            home = ""
-        return Files(data, Path(home) if home else data)
+            return Files(data, data)
+    if not Path(home).is_absolute() or not home.isprintable():
+        raise EmbeddedPostgresError(
+            f"{note} is damaged: it should hold the path of the folder where PostgreSQL keeps the data. It is "
+            f"{_elsewhere(data)} unless {data} was moved: write that path into it."
+        )
+    return Files(data, Path(home))
 
 
 def place(data: Path, account: Account | None) -> Files:
@@ -84,7 +89,7 @@ def _place_elsewhere(data: Path, account: Account, blocked: Path) -> Files:
             f"{why}. {mounted} is a mounted volume: mount it in a place that every user may enter, such as "
             f"{OPEN_PLACE}, and name that in ATOMO_DATA_DIR."
         )
-    home = OPEN_PLACE / hashlib.sha256(str(data).encode()).hexdigest()[:16]
+    home = _elsewhere(data)
     with explained("make the folder", home):
         for folder in (OPEN_PLACE, home):
             if not folder.is_dir():
@@ -97,6 +102,10 @@ def _place_elsewhere(data: Path, account: Account, blocked: Path) -> Files:
             "run this program as an ordinary user, or set DATABASE_URL."
         )
     return Files(data, home)
+
+
+def _elsewhere(data: Path) -> Path:
+    return OPEN_PLACE / hashlib.sha256(str(data).encode()).hexdigest()[:16]
 
 
 def _note(data: Path) -> Path:

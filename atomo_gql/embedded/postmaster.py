@@ -9,9 +9,10 @@ from pathlib import Path
 
 from atomo_gql.embedded.account import Account
 from atomo_gql.embedded.binaries import program
-from atomo_gql.embedded.errors import EmbeddedPostgresError, explained, remedy
+from atomo_gql.embedded.errors import EmbeddedPostgresError, explained, gist, remedy
 from atomo_gql.embedded.files import Files, open_log, read_since
-from atomo_gql.embedded.leftovers import read_pid_file
+from atomo_gql.embedded.leftovers import past_recycled_pid, read_pid_file
+from atomo_gql.embedded.memory import memory_settings
 from atomo_gql.embedded.probe import Answer, probe
 from atomo_gql.embedded.spawn import Child, ending, run
 
@@ -31,6 +32,8 @@ DEFAULTS = {
     "checkpoint_timeout": "5min",
     # Parallel queries share memory through /dev/shm, of which a container has 64 MB; a job queue has no use for them.
     "max_parallel_workers_per_gather": "0",
+    # Each partition and index that a statement looks at is a lock; many days kept make many partitions.
+    "max_locks_per_transaction": "256",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
@@ -42,6 +45,7 @@ class Prepared:
 
     files: Files
     binaries: Path
+    version: str
     account: Account | None
 
 
@@ -73,7 +77,10 @@ class Adopted:
 
 
 def arguments(prepared: Prepared, port: int, settings: Mapping[str, str]) -> list[str | Path]:
-    """The server's command line: the defaults, over them `settings`, over those what the lifecycle depends on."""
+    """The server's command line: the defaults, over them `settings`, over those what the lifecycle depends on.
+
+    A command line outranks the configuration files of the cluster, which somebody may have changed.
+    """
     fixed = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
@@ -96,7 +103,10 @@ async def launch(prepared: Prepared, port: int, settings: Mapping[str, str], log
     path = prepared.files.log
     with explained("start PostgreSQL from", prepared.binaries), open_log(path) as output:
         begin = output.seek(0, 2)
-        child = Child(arguments(prepared, port, settings), prepared.account, output, signal.SIGINT)
+        memory = memory_settings(prepared.account, log)
+        argv = arguments(prepared, port, {**memory, **settings})
+        more = past_recycled_pid(prepared.files.cluster)
+        child = Child(argv, prepared.account, output, signal.SIGINT, more)
     try:
         await _ready(child, prepared.files, port, begin, log)
     except BaseException:
@@ -165,6 +175,6 @@ async def _ready(child: Child, files: Files, port: int, begin: int, log: Callabl
     printed = read_since(files.log, begin)
     advice = remedy(printed, files.home) or "Mend what it names, or set DATABASE_URL."
     raise ServerDiedError(
-        f"PostgreSQL did not start ({ending(await child.wait())}). {advice} It printed, in {files.log}: {printed}",
+        f"PostgreSQL did not start ({ending(await child.wait())}). {advice} In {files.log}: {gist(printed)}",
         printed,
     )

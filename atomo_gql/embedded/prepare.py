@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from atomo_gql.embedded import cluster
+from atomo_gql.embedded import cluster, upgrade
 from atomo_gql.embedded.account import choose_account
 from atomo_gql.embedded.binaries import find_binaries
 from atomo_gql.embedded.errors import EmbeddedPostgresError
@@ -16,12 +16,13 @@ def prepare(data: Path, log: Callable[[str], None], *, may_make: bool) -> Prepar
     """Find or make everything a server on the data folder needs. The caller holds the lock.
 
     `may_make` False refuses to make a cluster where there is none: a service that runs must not go on with an empty
-    one. Raises EmbeddedPostgresError.
+    one. Programs and data may be of two versions: see `upgrade`. Raises EmbeddedPostgresError.
     """
     account = choose_account(locate(data).cluster)
     files = place(data, account)
     account = choose_account(files.cluster)
     folder, version = usable_binaries(find_binaries(), account, files.runtime)
+    upgrade.finish(files, log)
     if not cluster.exists(files.cluster):
         if not may_make or locate(data).home != data:
             raise EmbeddedPostgresError(
@@ -33,5 +34,5 @@ def prepare(data: Path, log: Callable[[str], None], *, may_make: bool) -> Prepar
     elif files.home != data:
         log(f"the data is in {files.cluster}, for PostgreSQL's user may not enter {data}")
     note_place(files)
-    cluster.check(files.cluster, version, account, log)
-    return Prepared(files, folder, account)
+    cluster.check(files.cluster, account, log)
+    return Prepared(files, folder, version, account)

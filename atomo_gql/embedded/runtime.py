@@ -32,6 +32,14 @@ def usable_binaries(folder: Path, account: Account | None, runtime: Path) -> tup
     return copy, _version(copy, account)
 
 
+def remove_other_copies(runtime: Path, used: Path) -> None:
+    """Remove the copies of programs below `runtime` but the one that holds the folder `used`."""
+    if runtime.is_dir():
+        for copy in runtime.iterdir():
+            if not used.is_relative_to(copy):
+                shutil.rmtree(copy, ignore_errors=True)
+
+
 def _version(folder: Path, account: Account | None) -> str:
     version = parse_version(run([program(folder, "postgres"), "--version"], account, timeout=60))
     if version is None:
@@ -51,8 +59,6 @@ def _copy(folder: Path, runtime: Path) -> Path:
         target = runtime / key
         if not target.is_dir():
             runtime.mkdir(mode=0o755, exist_ok=True)
-            for old in runtime.iterdir():
-                shutil.rmtree(old, ignore_errors=True)
             draft = runtime / f"new-{secrets.token_hex(4)}"
             shutil.copytree(
                 package / "pginstall", draft / package.name / "pginstall", ignore=shutil.ignore_patterns("include")

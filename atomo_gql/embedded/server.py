@@ -3,14 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from atomo_gql.embedded import cluster, spawn
+from atomo_gql.embedded import cluster, spawn, upgrade
 from atomo_gql.embedded import port as ports
 from atomo_gql.embedded.errors import EmbeddedPostgresError
-from atomo_gql.embedded.leftovers import end_leftovers, read_pid_file
+from atomo_gql.embedded.files import Files
+from atomo_gql.embedded.leftovers import end_leftovers, read_pid_file, remove_damaged_pid_file
 from atomo_gql.embedded.lock import FileLock
 from atomo_gql.embedded.place import locate, make_data_folder
 from atomo_gql.embedded.postmaster import (
@@ -25,12 +27,15 @@ from atomo_gql.embedded.postmaster import (
 )
 from atomo_gql.embedded.prepare import prepare
 from atomo_gql.embedded.probe import Answer, probe
+from atomo_gql.embedded.runtime import remove_other_copies
 from atomo_gql.embedded.spawn import Child, ending
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.25  # seconds between two looks of a process that waits for the owner's server, or for its death
 _PATIENCE = 60.0  # seconds a first start repeats what may pass (an earlier server's memory or port still in use)
+# What a client would otherwise take from PGSSLMODE, PGSSLNEGOTIATION and PGTARGETSESSIONATTRS.
+_FIXED = "sslmode=disable&sslnegotiation=postgres&target_session_attrs=any"
 _FIRST_BACKOFF, _LAST_BACKOFF, _STEADY = 0.1, 30.0, 5.0  # seconds
 
 
@@ -59,6 +64,7 @@ class EmbeddedPostgres:
         self._settings = dict(settings or {})
         self._log = log
         self._lock: FileLock | None = None
+        self._home_lock: FileLock | None = None
         self._task: asyncio.Task[None] | None = None
         self._up: asyncio.Future[str] | None = None
         self._server: Child | Adopted | None = None
@@ -68,7 +74,10 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        """postgresql://postgres:<password>@127.0.0.1:<port>/atomo. Raises EmbeddedPostgresError when not started."""
+        """postgresql://postgres:<password>@127.0.0.1:<port>/atomo?…, with all that PG… variables would else decide.
+
+        Raises EmbeddedPostgresError when not started.
+        """
         if self._dsn is None:
             raise EmbeddedPostgresError("The embedded PostgreSQL is not started: await start() first.")
         return self._dsn
@@ -105,9 +114,10 @@ class EmbeddedPostgres:
             await asyncio.wait({task})
         if self._server is not None and self._prepared is not None:
             await shut_down(self._server, self._prepared, self._log)
-        if self._lock is not None:
-            self._lock.release()
-        self._server = self._prepared = self._lock = self._port = self._dsn = self._up = None
+        for lock in (self._home_lock, self._lock):
+            if lock is not None:
+                lock.release()
+        self._server = self._prepared = self._home_lock = self._lock = self._port = self._dsn = self._up = None
 
     async def _supervise(self, up: asyncio.Future[str]) -> None:
         backoff = _FIRST_BACKOFF
@@ -139,6 +149,7 @@ class EmbeddedPostgres:
         tell = self._log_from_thread()
         prepared = await _in_thread(lambda: prepare(self._folder, tell, may_make=not up.done()))
         self._prepared = prepared
+        self._lock_home(prepared.files)
         server: Child | Adopted | None = None if spawn.DIES_WITH_PARENT else await adopt(prepared)
         if isinstance(server, Adopted):
             self._port = server.port
@@ -150,6 +161,18 @@ class EmbeddedPostgres:
         self._server = None
         self._log(f"PostgreSQL has ended by itself ({ending(code)})")
 
+    def _lock_home(self, files: Files) -> None:
+        """Lock a cluster that is not in the data folder: a copy of the data folder names the same one."""
+        if files.home == files.data or self._home_lock is not None:
+            return
+        lock = FileLock(files.home / "postgres.lock")
+        if not lock.acquire():
+            raise EmbeddedPostgresError(
+                f"The database in {files.home} is in use by a process with another data folder, of which {files.data} "
+                "seems to be a copy. Set ATOMO_DATA_DIR to another folder, or end that process."
+            )
+        self._home_lock = lock
+
     async def _start_one(self, prepared: Prepared, *, first: bool) -> Child:
         """Start a server, repeating what may pass. The port may change only at the first start."""
         tell = self._log_from_thread()
@@ -157,7 +180,7 @@ class EmbeddedPostgres:
         deadline = loop.time() + _PATIENCE
         while True:
             await end_leftovers(prepared.files.cluster, self._log)
-            await _in_thread(lambda: cluster.password(prepared.files, prepared.binaries, prepared.account, tell))
+            prepared = self._prepared = await _in_thread(partial(_made_startable, prepared, tell))
             if self._port is None:
                 self._port = ports.choose(prepared.files.port)
             try:
@@ -198,7 +221,7 @@ class EmbeddedPostgres:
 
     def _tell_ready(self, up: asyncio.Future[str], line: str) -> None:
         secret = quote(cluster.read_password(locate(self._folder).password), safe="")
-        dsn = f"postgresql://{cluster.USER}:{secret}@127.0.0.1:{self._port}/{cluster.DATABASE}"
+        dsn = f"postgresql://{cluster.USER}:{secret}@127.0.0.1:{self._port}/{cluster.DATABASE}?{_FIXED}"
         if self._dsn not in (None, dsn):
             self._log(
                 "the port or password of PostgreSQL has changed: connections made with the old DSN must be made anew"
@@ -216,6 +239,16 @@ class EmbeddedPostgres:
             loop.call_soon_threadsafe(self._log, line)
 
         return tell
+
+
+def _made_startable(prepared: Prepared, log: Callable[[str], None]) -> Prepared:
+    """Mend what would keep a server from starting on a cluster that nobody runs on. Blocks."""
+    files = prepared.files
+    remove_damaged_pid_file(files.cluster, log)
+    fitted = upgrade.fitting(prepared, log)
+    remove_other_copies(files.runtime, fitted.binaries)
+    cluster.password(files, fitted.binaries, fitted.account, log)
+    return fitted
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:

@@ -11,12 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from atomo_gql.embedded.account import Account
-from atomo_gql.embedded.errors import EmbeddedPostgresError, remedy
+from atomo_gql.embedded.errors import EmbeddedPostgresError, gist, remedy
 
 DIES_WITH_PARENT = sys.platform == "linux"
 """True where the kernel can signal a child when its parent dies (PR_SET_PDEATHSIG)."""
@@ -54,14 +54,30 @@ def command(argv: Sequence[str | Path], account: Account | None, death_signal: i
     return [sys.executable, "-I", "-S", "-c", _WRAPPER, str(os.getpid()), str(uid), str(gid), str(death), *plain]
 
 
-def environment() -> dict[str, str]:
-    """This process's environment without what steers PostgreSQL; messages in English, for they are read."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C"}
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what steers PostgreSQL, and with the variables `more`.
+
+    PostgreSQL's programs are steered by PG…, by the locale and by the time zone of the shell. Their messages are in
+    English, because they are read here.
+    """
+    steering = ("PG", "LC_", "LANG")
+    kept = {name: value for name, value in os.environ.items() if name != "TZ" and not name.startswith(steering)}
+    return kept | {"LC_ALL": "C"} | dict(more or {})
 
 
-def run(argv: Sequence[str | Path], account: Account | None, *, text: str = "", timeout: float = 600) -> str:
-    """Run a program to its end and return its standard output. Blocks; `timeout` is in seconds, `text` its input.
+def run(
+    argv: Sequence[str | Path],
+    account: Account | None,
+    *,
+    text: str = "",
+    timeout: float = 600,
+    folder: Path | None = None,
+    more: Mapping[str, str] | None = None,
+) -> str:
+    """Run a program to its end and return its standard output. Blocks.
+
+    `text` is its input, `timeout` is in seconds, `folder` is its working folder (the root if none is given), and
+    `more` are variables of its environment.
 
     Raises EmbeddedPostgresError with the end of what it printed.
     """
@@ -75,8 +91,8 @@ def run(argv: Sequence[str | Path], account: Account | None, *, text: str = "", 
             errors="replace",
             timeout=timeout,
             check=False,
-            cwd=Path(argv[0]).anchor,
-            env=environment(),
+            cwd=folder or Path(argv[0]).anchor,
+            env=environment(more),
         )
     except subprocess.TimeoutExpired as error:
         raise EmbeddedPostgresError(
@@ -85,8 +101,10 @@ def run(argv: Sequence[str | Path], account: Account | None, *, text: str = "", 
     except OSError as error:
         raise EmbeddedPostgresError(f"{name} cannot be run ({argv[0]}): {error.strerror or error}.") from error
     if done.returncode != 0:
-        printed = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise EmbeddedPostgresError(f"{name} failed ({ending(done.returncode)}): {printed} {remedy(printed)}".rstrip())
+        printed = done.stderr.strip() or done.stdout.strip()
+        raise EmbeddedPostgresError(
+            f"{name} failed ({ending(done.returncode)}). {remedy(printed)} It said: {gist(printed)}"
+        )
     return done.stdout
 
 
@@ -108,9 +126,17 @@ class Child:
     """
 
     def __init__(
-        self, argv: Sequence[str | Path], account: Account | None, output: BinaryIO, death_signal: int
+        self,
+        argv: Sequence[str | Path],
+        account: Account | None,
+        output: BinaryIO,
+        death_signal: int,
+        more: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it; returns within milliseconds. Must be called in a running event loop. Raises OSError."""
+        """Start it, with `more` variables in its environment; returns within milliseconds.
+
+        Must be called in a running event loop. Raises OSError.
+        """
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._popen: subprocess.Popen[bytes] | None = None
@@ -125,7 +151,7 @@ class Child:
                     stdout=output,
                     stderr=output,
                     cwd=Path(argv[0]).anchor,
-                    env=environment(),
+                    env=environment(more),
                     start_new_session=True,
                 )
             except OSError as error:

@@ -1,6 +1,7 @@
 """Data folders that every user can reach, unlike pytest's own below a closed folder; a log that can be waited on."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -52,3 +53,13 @@ def folder(pattern: Path, place: Path) -> Path:
 def diary() -> Diary:
     """A log that can be waited on."""
     return Diary()
+
+
+@pytest.fixture
+def python() -> str:
+    """A Python that every user can run."""
+    found = shutil.which("python3", path="/usr/local/bin:/usr/bin")
+    check = [found or "false", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if found is None or subprocess.run(check, check=False).returncode:
+        pytest.skip("no Python 3.11 that every user can run")
+    return found

@@ -5,12 +5,18 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+import sysconfig
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
 
+from atomo_gql.embedded import account
+
 PROJECT = Path(__file__).parents[2]
+NOBODY = account.Account(65534, 65534)
+AS_NOBODY = ("setpriv", "--pdeathsig=KILL", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+PURELIB = f"{PROJECT}:{sysconfig.get_path('purelib')}"
 LIMIT = 60.0
 """Seconds after which a wait has failed."""
 
@@ -74,10 +80,20 @@ class Other:
 
 @contextlib.asynccontextmanager
 async def other_process(
-    folder: Path, *flags: str, python: str = sys.executable, user: str | None = None, path: str | None = None
+    folder: Path,
+    *flags: str,
+    python: str = sys.executable,
+    user: str | None = None,
+    path: str | None = None,
+    within: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Other]:
-    """Start another process on `folder`, as `user` if given; it is killed at the end if it still runs."""
+    """Start another process on `folder`, as `user` if given; it is killed at the end if it still runs.
+
+    `within` is a command that turns into the one that follows it, and `environment` are variables to add.
+    """
     process = await asyncio.create_subprocess_exec(
+        *within,
         python,
         "-u",
         str(Path(__file__).with_name("process.py")),
@@ -85,7 +101,11 @@ async def other_process(
         *flags,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={"PYTHONPATH": path or os.pathsep.join((str(PROJECT), *sys.path)), "PATH": os.environ["PATH"]},
+        env={
+            "PYTHONPATH": path or os.pathsep.join((str(PROJECT), *sys.path)),
+            "PATH": os.environ["PATH"],
+            **(environment or {}),
+        },
         user=user,
         group=None,
         cwd="/",
