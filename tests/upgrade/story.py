@@ -200,6 +200,7 @@ class Story:
                     await check
                 except AssertionError as error:
                     wrong.append(str(error)[:2_000])
+        print("\n".join(wrong), flush=True)  # proving a big database takes minutes
         async with self.step("rebuild --verify"):
             told = await self.rig.run("new", "rebuild", "--verify")
             print(told.strip())
