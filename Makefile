@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PROCESSES ?= 2
+SEED ?=
+ORDER := $(if $(SEED),--seed $(SEED))
 
 .PHONY: help install run test check format lint types imports schema bench guard-baseline graphiql lock lowest wheel clean
 
@@ -23,10 +25,11 @@ install: $(STAMP) ## Make .venv with the service, the worker SDK and all tools
 run: install ## Install, start everything and watch a first job run (Ctrl-C ends it)
 	$(BIN)/atomo-gql dev
 
-# What kills servers under load, and what counts instructions, wants the machine for itself; the rest runs side by side.
+# What kills or replaces servers under load, and what counts instructions, wants the machine for itself; the rest runs side by side.
+# SEED=7 runs them in another order, the same again for the same number.
 test: install ## Run all tests, on an embedded PostgreSQL or on DATABASE_URL
-	$(BIN)/python -m pytest -m "not chaos and not guard" -n $(PROCESSES) --dist loadfile
-	$(BIN)/python -m pytest -m "chaos or guard"
+	$(BIN)/python -m pytest -m "not chaos and not guard and not upgrade" -n $(PROCESSES) --dist loadfile $(ORDER)
+	$(BIN)/python -m pytest -m "chaos or guard or upgrade" $(ORDER)
 
 check: install ## The one gate: format, lint, types, imports, schema, tests
 	$(BIN)/ruff format --check .
@@ -63,4 +66,4 @@ lock: ## Pin every dependency by hash (needs uv, which make install brings)
 	  --extra server --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-lowest dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lowest dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

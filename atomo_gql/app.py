@@ -1,9 +1,7 @@
 """The one place where the parts are put together."""
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
-from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -69,6 +67,7 @@ class Application:
         doors = Doors(
             self.services, Authenticator(settings), settings.max_body, max(settings.max_body, settings.max_batch)
         )
+        self._graphql = GraphQLApp(doors)
         self.asgi = self._asgi(doors, settings.max_connections)
 
     async def start(self) -> None:
@@ -85,6 +84,11 @@ class Application:
         for loop in self._loops:
             loop.start()
 
+    def let_nobody_wait(self) -> None:
+        """The server is about to end: long polls are answered now, and streams of events are cut."""
+        self.services.leases.room.close()
+        self._graphql.end_streams()
+
     async def stop(self) -> None:
         """End in good order: those who wait are answered first."""
         await self.services.leases.room.stop()
@@ -96,28 +100,17 @@ class Application:
         await self.database.close()
 
     def _asgi(self, doors: Doors, most: int) -> ASGIApp:
-        graphql = GraphQLApp(doors)
         router = Router(
             [
                 *rest_routes(doors),
-                Route("/graphql", graphql),
-                WebSocketRoute("/graphql", graphql),
+                Route("/graphql", self._graphql),
+                WebSocketRoute("/graphql", self._graphql),
                 Route("/graphql/assets/{name}", explorer.Assets()),
                 WebSocketRoute("/realtime/ws", RealtimeSocket(doors)),
             ],
             redirect_slashes=False,
             default=not_found,
         )
-
-        @contextlib.asynccontextmanager
-        async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            await self.start()
-            try:
-                yield
-            finally:
-                await self.stop()
-
-        router.lifespan_context = lifespan
         return RequestLog(self._cross_origin(_Shortcut(router)), most)
 
     def _cross_origin(self, app: ASGIApp) -> ASGIApp:

@@ -6,10 +6,26 @@ docs/settings.md has a line for each; a test holds the two together.
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from atomo_gql.environment import (
+    FROM_FILE,
+    choice,
+    expanded,
+    folder,
+    number,
+    origins,
+    read_texts,
+    secret,
+    server_url,
+    text,
+    unknown_names,
+    url,
+    whole,
+    yes_or_no,
+)
 
 MOST_WORKERS = 256
 
@@ -17,18 +33,24 @@ MOST_WORKERS = 256
 class SettingsError(Exception):
     """The environment is not usable; each line of the message names a variable and the rule it breaks."""
 
+    def __init__(self, message: str, log_format: str = "console") -> None:
+        """`log_format`: how the settings, as far as they could be read, want errors to be written."""
+        super().__init__(message)
+        self.log_format = log_format
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an operator can say. Durations are seconds, sizes bytes, retention days."""
 
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    embedded: bool = True  # whether an embedded PostgreSQL may stand in for a DATABASE_URL that is not set
     data_dir: Path = field(default_factory=Path)
     host: str = "127.0.0.1"
     port: int = 3000
     workers: int = 1
     env: str = "development"
-    jwt_secret: str = ""
+    jwt_secret: str = field(default="", repr=False)
     jwks_url: str | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
@@ -49,6 +71,8 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str = "console"
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """The text of each variable that was set, from the environment or from a file, for processes to be started."""
 
     @property
     def is_production(self) -> bool:
@@ -61,135 +85,100 @@ class Settings:
         return self.workers * (self.pool_size + 1)
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def read(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return number
-
-    return read
-
-
-def _number(least: float, most: float) -> Callable[[str], float]:
-    def read(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise ValueError(f"must be a number from {least:g} to {most:g}")
-        return number
-
-    return read
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return value
-
-    return read
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        try:
-            scheme = urlsplit(value).scheme
-        except ValueError:
-            scheme = ""
-        if scheme not in schemes:
-            raise ValueError(f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}")
-        return value
-
-    return read
-
-
-def _folder(value: str) -> Path:
-    if not Path(value).is_dir():
-        raise ValueError(f"must be a folder; there is none at {value}")
-    return Path(value)
-
-
-def _origins(value: str) -> tuple[str, ...]:
-    origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
-    for origin in origins:
-        parts = urlsplit(origin)
-        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
-            raise ValueError(f"must be origins such as https://app.example, parted by commas, or *; not {origin!r}")
-    return origins
-
-
-def _secret(value: str) -> str:
-    if len(value.encode()) < 32:
-        raise ValueError("must have at least 32 bytes; make one with: openssl rand -hex 32")
-    return value
-
-
 # The environment's name of each setting, and how it is read.
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "DATABASE_URL": ("database_url", _url("postgres", "postgresql")),
-    "ATOMO_DATA_DIR": ("data_dir", Path),
-    "HOST": ("host", _text),
-    "PORT": ("port", _whole(0, 65_535)),
-    "ATOMO_WORKERS": ("workers", _whole(1, MOST_WORKERS)),
-    "ATOMO_ENV": ("env", _choice("development", "test", "production")),
-    "JWT_SECRET": ("jwt_secret", _secret),
-    "ATOMO_JWT_JWKS_URL": ("jwks_url", _url("https", "http")),
-    "ATOMO_JWT_ISSUER": ("jwt_issuer", _text),
-    "ATOMO_JWT_AUDIENCE": ("jwt_audience", _text),
-    "ATOMO_BROADCAST_URL": ("broadcast_url", _url("redis", "rediss", "memory")),
-    "ATOMO_JOB_RECLAIM_INTERVAL": ("reclaim_interval", _number(0.05, 3_600)),
-    "ATOMO_RETENTION_SUCCEEDED_DAYS": ("retention_succeeded_days", _number(0.01, 36_500)),
-    "ATOMO_RETENTION_DEAD_DAYS": ("retention_dead_days", _number(0.01, 36_500)),
-    "ATOMO_RETENTION_EVENTS_DAYS": ("retention_events_days", _number(0.01, 36_500)),
-    "ATOMO_WORKFLOWS_DIR": ("workflows_dir", _folder),
-    "ATOMO_ACTIONS_DIR": ("actions_dir", _folder),
-    "ATOMO_MAX_BODY_BYTES": ("max_body", _whole(1_024, 67_108_864)),
-    "ATOMO_MAX_BATCH_BYTES": ("max_batch", _whole(1_024, 268_435_456)),
-    "ATOMO_MAX_SUBSCRIPTIONS": ("max_subscriptions", _whole(1, 1_000_000)),
-    "ATOMO_SPARE_DELIVERIES": ("spare_deliveries", _whole(0, 30_000)),
-    "ATOMO_MAX_WAITING": ("max_waiting", _whole(1, 1_000_000)),
-    "ATOMO_MAX_CONNECTIONS": ("max_connections", _whole(1, 1_000_000)),
-    "ATOMO_POOL_SIZE": ("pool_size", _whole(4, 1_000)),
-    "ATOMO_ALLOWED_ORIGINS": ("allowed_origins", _origins),
-    "ATOMO_LOG_LEVEL": ("log_level", _choice("debug", "info", "warning", "error")),
-    "ATOMO_LOG_FORMAT": ("log_format", _choice("console", "json")),
+    "DATABASE_URL": ("database_url", url("postgres", "postgresql")),
+    "ATOMO_EMBEDDED": ("embedded", yes_or_no),
+    "ATOMO_DATA_DIR": ("data_dir", expanded),
+    "HOST": ("host", text),
+    "PORT": ("port", whole(0, 65_535)),
+    "ATOMO_WORKERS": ("workers", whole(1, MOST_WORKERS)),
+    "ATOMO_ENV": ("env", choice("development", "test", "production")),
+    "JWT_SECRET": ("jwt_secret", secret),
+    "ATOMO_JWT_JWKS_URL": ("jwks_url", url("https", "http")),
+    "ATOMO_JWT_ISSUER": ("jwt_issuer", text),
+    "ATOMO_JWT_AUDIENCE": ("jwt_audience", text),
+    "ATOMO_BROADCAST_URL": ("broadcast_url", server_url("redis", "rediss", "memory")),
+    "ATOMO_JOB_RECLAIM_INTERVAL": ("reclaim_interval", number(0.05, 3_600)),
+    "ATOMO_RETENTION_SUCCEEDED_DAYS": ("retention_succeeded_days", number(0.01, 36_500)),
+    "ATOMO_RETENTION_DEAD_DAYS": ("retention_dead_days", number(0.01, 36_500)),
+    "ATOMO_RETENTION_EVENTS_DAYS": ("retention_events_days", number(0.01, 36_500)),
+    "ATOMO_WORKFLOWS_DIR": ("workflows_dir", folder),
+    "ATOMO_ACTIONS_DIR": ("actions_dir", folder),
+    "ATOMO_MAX_BODY_BYTES": ("max_body", whole(1_024, 67_108_864)),
+    "ATOMO_MAX_BATCH_BYTES": ("max_batch", whole(1_024, 268_435_456)),
+    "ATOMO_MAX_SUBSCRIPTIONS": ("max_subscriptions", whole(1, 1_000_000)),
+    "ATOMO_SPARE_DELIVERIES": ("spare_deliveries", whole(0, 30_000)),
+    "ATOMO_MAX_WAITING": ("max_waiting", whole(1, 1_000_000)),
+    "ATOMO_MAX_CONNECTIONS": ("max_connections", whole(1, 1_000_000)),
+    "ATOMO_POOL_SIZE": ("pool_size", whole(4, 1_000)),
+    "ATOMO_ALLOWED_ORIGINS": ("allowed_origins", origins),
+    "ATOMO_LOG_LEVEL": ("log_level", choice("debug", "info", "warning", "error")),
+    "ATOMO_LOG_FORMAT": ("log_format", choice("console", "json")),
 }
 
 
-def load(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings. An empty variable counts as absent.
+def load(environment: Mapping[str, str] | None = None, *, needs_database: bool = False) -> Settings:
+    """Read the settings. An empty variable counts as absent. A secret that is missing is made, and kept.
+
+    With `needs_database`, it is an error when the environment neither names a database nor allows an embedded one.
 
     Raises:
         SettingsError: one or more variables are wrong; all of them are named.
     """
+    settings, wrong = read(environment, needs_database=needs_database)
+    if not wrong and not settings.jwt_secret and not settings.jwks_url:
+        try:
+            return replace(settings, jwt_secret=_kept_secret(settings.data_dir))
+        except SettingsError as error:
+            wrong = [str(error)]
+    if wrong:
+        raise SettingsError("\n".join(wrong), settings.log_format)
+    return settings
+
+
+def read(environment: Mapping[str, str] | None = None, *, needs_database: bool = False) -> tuple[Settings, list[str]]:
+    """The settings as far as they can be read, and a line for each variable that is wrong. Makes nothing."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
-    wrong: list[str] = []
-    for name, (attribute, read) in VARIABLES.items():
-        if text := environment.get(name, "").strip():
-            try:
-                values[attribute] = read(text)
-            except ValueError as error:
-                wrong.append(f"{name} {error}")
-    if values.get("env") == "production" and not (environment.get("JWT_SECRET") or values.get("jwks_url")):
+    texts, wrong = read_texts(VARIABLES, environment)
+    for name, found in texts.items():
+        attribute, read_value = VARIABLES[name]
+        try:
+            values[attribute] = read_value(found)
+        except ValueError as error:
+            wrong.append(f"{name} {error}")
+    is_production = values.get("env") == "production"
+
+    def is_given(name: str) -> bool:
+        return bool(environment.get(name, "").strip() or environment.get(name + FROM_FILE, "").strip())
+
+    if is_production and not is_given("JWT_SECRET") and not is_given("ATOMO_JWT_JWKS_URL"):
         wrong.append("JWT_SECRET (or ATOMO_JWT_JWKS_URL) is required when ATOMO_ENV is production")
-    if wrong:
-        raise SettingsError("\n".join(wrong))
-    values.setdefault("data_dir", _default_data_dir())
-    values.setdefault("log_format", "json" if values.get("env") == "production" else "console")
-    if not values.get("jwt_secret") and not values.get("jwks_url"):
-        values["jwt_secret"] = _kept_secret(values["data_dir"])
-    return Settings(**values)
+    if needs_database and is_given("DATABASE_URL"):
+        if values.get("embedded"):
+            wrong.append("ATOMO_EMBEDDED is true and DATABASE_URL is set: unset one of them")
+    elif needs_database and not values.get("embedded", not is_production or is_given("ATOMO_EMBEDDED")):
+        why = "ATOMO_EMBEDDED is false" if is_given("ATOMO_EMBEDDED") else "ATOMO_ENV is production"
+        wrong.append(f"DATABASE_URL is required when {why} (ATOMO_EMBEDDED=true asks for the embedded PostgreSQL)")
+    values.setdefault("embedded", not is_production)
+    values.setdefault("log_format", "json" if is_production else "console")
+    if "data_dir" not in values:
+        values["data_dir"] = _default_data_dir()
+        is_needed = not (is_given("JWT_SECRET") or is_given("ATOMO_JWT_JWKS_URL"))
+        is_needed = is_needed or (needs_database and not is_given("DATABASE_URL"))
+        if is_needed and not values["data_dir"].is_absolute():  # a `~` that stands for no folder
+            wrong.append("ATOMO_DATA_DIR must be set, for this user has no home folder")
+    return Settings(texts=texts, **values), wrong
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each variable that begins with ATOMO_ and is no setting, with the name that may be meant."""
+    found = unknown_names(VARIABLES, os.environ if environment is None else environment)
+    return [
+        f"{name} is no setting and changes nothing" + (f"; {nearest} may be meant" if nearest else "")
+        for name, nearest in found.items()
+    ]
 
 
 def _default_data_dir() -> Path:
@@ -214,8 +203,9 @@ def _kept_secret(data_dir: Path) -> str:
                 pass
             finally:
                 draft.unlink()
-        return _secret(file.read_text().strip())
+        return secret(file.read_text().strip())
     except OSError as error:
-        raise SettingsError(f"ATOMO_DATA_DIR {data_dir} cannot be used: {error.strerror}") from error
+        why = f"ATOMO_DATA_DIR {data_dir} cannot be used: {error.strerror}"
+        raise SettingsError(f"{why}; mend that, or set it to another folder, or set JWT_SECRET") from error
     except ValueError as error:
         raise SettingsError(f"the secret kept in {file} {error}; delete the file to have a new one made") from error

@@ -28,6 +28,8 @@ from atomo_gql.store.database import Database
 from atomo_gql.store.migrations import migrate
 from tests.openapi import Answer, contract
 
+pytest_plugins = ("tests.hygiene",)
+
 SECRET = "a secret for the tests, long enough for every HMAC there is: sixty-four bytes or more"
 _numbers = itertools.count(1)
 
@@ -228,7 +230,7 @@ async def server(make_server: MakeServer) -> Server:
     return await make_server()
 
 
-async def until(condition: Callable[[], Awaitable[Any]], *, within: float = 10) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], *, within: float = 60) -> Any:
     """The first true answer of a condition that another process brings about, looked at again and again.
 
     For what gives no signal to wait for; where there is one, wait for the signal.

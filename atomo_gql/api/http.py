@@ -1,5 +1,6 @@
 """What every HTTP answer has: a request id, a line in the log, a count for Prometheus; and paths that are not there."""
 
+import asyncio
 import itertools
 import logging
 import secrets
@@ -10,7 +11,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atomo_gql.api.errors import problem
-from atomo_gql.domain.errors import AtomoError, NotFound, TooManyRequests
+from atomo_gql.domain.errors import AtomoError, NotFound, TooManyRequests, Unavailable
 from atomo_gql.service import metrics
 
 log = logging.getLogger("atomo_gql.http")
@@ -32,9 +33,6 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, unless there is too much under way."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         if scope["path"].endswith("\n"):  # a route's pattern would take it for nothing
             await not_found(scope, receive, send)
             return
@@ -47,6 +45,9 @@ class RequestLog:
                 await self._watched(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not _is_cancelled():
+                raise
         finally:
             self._under_way -= 1
 
@@ -65,6 +66,11 @@ class RequestLog:
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         try:
             await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if not _is_cancelled():
+                raise
+            if not status:
+                await refuse(scope, note, Unavailable("the server is stopping; try again"))
         finally:
             took = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "unknown")
@@ -84,6 +90,12 @@ class RequestLog:
                 given: bytes = value
                 return given
         return f"{self._prefix}-{next(self._numbers):x}".encode()
+
+
+def _is_cancelled() -> bool:
+    """Whether uvicorn has cancelled the request, since the server stops and waits no longer; else it is a fault."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ log = logging.getLogger("atomo_gql.background")
 
 _LOOK_SECS = 2  # between two rounds of looks at the store, each of some seconds
 _RECORD_SECS = 2
-_HOUSEKEEPING_SECS = 3_600
+_HOUSEKEEPING_SECS = 600
 _RUNS_SECS = 1.0  # between two looks for runs that have something to do, where nothing tells of one sooner
 _SETTLE_SECS = 2
 _SCHEDULE_SECS = 1
@@ -72,8 +72,9 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
 
     async def keep_house() -> None:
         await housekeeping.make_partitions()
-        await housekeeping.retain_runs()
-        await housekeeping.retain()
+        if await housekeeping.is_clock_steady():
+            await housekeeping.retain_runs()
+            await housekeeping.retain()
         await queues.forget()
 
     async def carry_on() -> float:

@@ -11,6 +11,7 @@ from atomo_gql import __version__
 COMMANDS = {
     "action": ("action", "action"),
     "bench": ("bench.command", "bench"),
+    "check": ("check", "check"),
     "conformance": ("conformance", "conformance"),
     "conformance-worker": ("conformance", "conformance_worker"),
     "dev": ("dev", "dev"),

@@ -1,19 +1,21 @@
 """`atomo-gql migrate` and `atomo-gql rebuild`: what speaks to the database itself."""
 
-import asyncio
-
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from atomo_gql.cli.host import database, migrated, settings_or_exit
 from atomo_gql.cli.logs import set_up_logs
-from atomo_gql.domain.errors import AtomoError
+from atomo_gql.cli.start import (
+    database,
+    migrated,
+    reached,
+    run_or_exit,
+    settings_or_exit,
+    warn_of_unknown_variables,
+)
 from atomo_gql.domain.events import BrokenStream
 from atomo_gql.settings import Settings
 from atomo_gql.store import rebuild as store
 from atomo_gql.store.database import Database
-from atomo_gql.store.migrations import SchemaError
-from atomo_gql.store.migrations import migrate as bring_up_to_date
 
 _SHOWN = 20  # differences printed
 
@@ -21,19 +23,15 @@ _SHOWN = 20  # differences printed
 @click.command()
 def migrate() -> None:
     """Bring the database's schema up to date (`serve` does so by itself)."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_database=True)
     set_up_logs(settings)
-    asyncio.run(_migrate(settings))
+    warn_of_unknown_variables()
+    run_or_exit(settings, lambda: _migrate(settings))
 
 
 async def _migrate(settings: Settings) -> None:
     async with database(settings) as dsn:
-        try:
-            done = await bring_up_to_date(dsn)
-        except SchemaError as error:
-            raise click.ClickException(str(error)) from None
-        except AtomoError as error:
-            raise click.ClickException(f"the database cannot be reached: {error.__cause__ or error}") from None
+        done = await migrated(dsn)
     for line in done or ["the schema is up to date"]:
         click.echo(line)
 
@@ -47,38 +45,31 @@ def rebuild(verify: bool, yes: bool) -> None:
     --verify may run at any time beside a live service; it ends with status 1 when a row differs. Without it, all
     others wait while the projection is dropped and made anew.
     """
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_database=True)
     set_up_logs(settings)
+    warn_of_unknown_variables()
     if not verify and not yes:
         click.confirm(
             "This drops the projection and makes it anew from the events; all others wait. Go on?", abort=True
         )
-    asyncio.run(_rebuild(settings, verify))
+    run_or_exit(settings, lambda: _rebuild(settings, verify))
 
 
 async def _rebuild(settings: Settings, verify: bool) -> None:
     async with database(settings) as dsn:
         await migrated(dsn)
-        connected = Database(dsn)
+        await rebuilt(dsn, verify=verify)
+
+
+async def rebuilt(dsn: str, *, verify: bool) -> None:
+    """Compare every row of a database with its events, or make the rows anew; tell the result, or stop with it."""
+    connected = Database(dsn)
+    with reached(dsn):
         try:
             await connected.open()
             await (_verify(connected) if verify else _make_anew(connected))
-        except AtomoError as error:
-            raise click.ClickException(error.detail) from None
         finally:
             await connected.close()
-
-
-async def verify_or_exit(dsn: str) -> None:
-    """Compare every row of a database with its events; tell the result, and stop when one differs."""
-    connected = Database(dsn)
-    try:
-        await connected.open()
-        await _verify(connected)
-    except AtomoError as error:
-        raise click.ClickException(error.detail) from None
-    finally:
-        await connected.close()
 
 
 async def _make_anew(connected: Database) -> None:

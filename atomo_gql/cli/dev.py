@@ -4,15 +4,25 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import socket
+import signal
 import sys
 from collections.abc import AsyncIterator
 
 import click
 
-from atomo_gql.cli.host import Running, database, on_signals, prepared, running, settings_or_exit
+from atomo_gql.cli.host import Running, accept, listen, listen_nearby, running
 from atomo_gql.cli.http import Client
 from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.signals import on_signals, send
+from atomo_gql.cli.start import (
+    allow_open_files,
+    database,
+    database_name,
+    prepared,
+    run_or_exit,
+    settings_or_exit,
+    warn_of_unknown_variables,
+)
 from atomo_gql.cli.token import sign
 from atomo_gql.cli.watch import watch_job
 from atomo_gql.settings import Settings
@@ -29,23 +39,28 @@ def dev(once: bool, port: int | None) -> None:
 
     Then it serves until Ctrl-C, with addresses, tokens and curl lines to go on with.
     """
-    settings = settings_or_exit()
-    if "ATOMO_LOG_LEVEL" not in os.environ:
+    settings = settings_or_exit(needs_database=True)
+    if "ATOMO_LOG_LEVEL" not in settings.texts:
         settings = dataclasses.replace(settings, log_level="warning")
-    chosen = _free_port(settings) if port is None else port
-    settings = dataclasses.replace(settings, port=chosen)
     set_up_logs(settings)
-    raise SystemExit(asyncio.run(_dev(settings, once)))
+    allow_open_files(settings)
+    warn_of_unknown_variables()
+    raise SystemExit(run_or_exit(settings, lambda: _dev(settings, port, once)))
 
 
-async def _dev(settings: Settings, once: bool) -> int:
+async def _dev(settings: Settings, port: int | None, once: bool) -> int:
     stopping = asyncio.Event()
     on_signals(stopping.set)
-    where = "DATABASE_URL" if settings.database_url else str(settings.data_dir)
-    click.echo(f"database   {where}")
+    # The port is taken before the database is started, for another `dev` that begins just now to see it.
+    listening = listen_nearby(settings) if port is None else listen(dataclasses.replace(settings, port=port))
+    accept(listening, settings)
+    taken, settings = settings.port, dataclasses.replace(settings, port=listening.getsockname()[1])
+    if port is None and settings.port != taken:
+        click.echo(f"port {taken} is taken, using {settings.port}")
+    click.echo(f"database   {database_name(settings)}")
     async with database(settings) as dsn:
         await prepared(settings, dsn)
-        async with running(settings, dsn) as server:
+        async with running(settings, dsn, listening) as server:
             click.echo(f"server     {server.url}")
             admin = sign(settings, "dev", role="admin", tenant=None, lasts=_DAY)
             client = Client(server.url, admin)
@@ -96,8 +111,7 @@ async def _worker(url: str, token: str) -> AsyncIterator[asyncio.subprocess.Proc
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        send(process, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), 10)
         except TimeoutError:
@@ -130,18 +144,3 @@ In another shell:
   atomo-gql job watch ID --url $URL        # a bar in the terminal
   atomo-gql job events ID --url $URL       # what happened to it
 """)
-
-
-def _free_port(settings: Settings) -> int:
-    """The configured port, or the next one that nobody uses."""
-    for port in range(settings.port, min(settings.port + 100, 65_536)):
-        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-            except OSError:
-                continue
-            if port != settings.port:
-                click.echo(f"port {settings.port} is taken, using {port}")
-            return port
-    return 0

@@ -1,97 +1,28 @@
-"""Running a server in this process: settings, database, migrations, uvicorn."""
+"""Running a server in this process, on a migrated database: its socket, uvicorn, and its end."""
 
 import asyncio
 import contextlib
+import errno
 import gc
-import logging
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 
 import click
 import uvicorn
 
 from atomo_gql.api.heads import BoundedHeads
 from atomo_gql.app import Application
-from atomo_gql.domain.errors import Unavailable
-from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from atomo_gql.service.boot import BrokenFile, register_files
-from atomo_gql.settings import Settings, SettingsError, load
+from atomo_gql.cli.start import make_application, start
+from atomo_gql.settings import Settings
 from atomo_gql.store import warm
-from atomo_gql.store.migrations import SchemaError, migrate
-
-log = logging.getLogger("atomo_gql.server")
 
 GRACE_SECS = 10
 """Seconds that requests under way have to end in, after the signal to stop."""
 
-
-def settings_or_exit() -> Settings:
-    """The settings, or a list of what is wrong with them."""
-    try:
-        return load()
-    except SettingsError as error:
-        raise click.ClickException(
-            f"these settings are wrong:\n  {str(error).replace(chr(10), chr(10) + '  ')}"
-        ) from None
-
-
-@contextlib.asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[str]:
-    """The address of the database: the one named, or an embedded one for the length of the block."""
-    if settings.database_url:
-        yield settings.database_url
-        return
-    more = {"max_connections": str(max(100, 20 + settings.connections))} if settings.workers > 1 else {}
-    postgres = EmbeddedPostgres(settings.data_dir, settings=more, log=log.info)
-    try:
-        dsn = await postgres.start()
-    except EmbeddedPostgresError as error:
-        raise click.ClickException(str(error)) from None
-    try:
-        yield dsn
-    finally:
-        await postgres.stop()
-
-
-@contextlib.contextmanager
-def reached() -> Iterator[None]:
-    """Stop with the reason when the block does not reach the database."""
-    try:
-        yield
-    except Unavailable as error:
-        cause = error.__cause__
-        raise click.ClickException(f"the database cannot be reached: {cause or error}") from None
-
-
-async def migrated(dsn: str) -> None:
-    """Bring the database up to date, or stop with the reason."""
-    try:
-        with reached():
-            for line in await migrate(dsn):
-                log.info(line)
-    except SchemaError as error:
-        raise click.ClickException(str(error)) from None
-
-
-async def prepared(settings: Settings, dsn: str) -> None:
-    """Bring the database up to date and register what files define, or stop with the reason."""
-    await migrated(dsn)
-    application = Application(settings, dsn)
-    folders = settings.workflows_dir or Path("workflows"), settings.actions_dir or Path("actions")
-    try:
-        await application.database.open()
-        if told := await register_files(application.services, *folders):
-            log.info(told)
-    except BrokenFile as error:
-        raise click.ClickException(str(error)) from None
-    except Unavailable as error:
-        raise click.ClickException(f"the database cannot be reached: {error.__cause__ or error}") from None
-    finally:
-        await application.database.close()
+BACKLOG = 2_048
+"""Connections that may wait to be accepted."""
 
 
 @dataclass
@@ -130,16 +61,11 @@ class _Server(uvicorn.Server):
         if self.before_shutdown:
             self.before_shutdown()
         await super().shutdown(sockets)
-
-
-def on_signals(callback: Callable[[], None]) -> None:
-    """Have this called at SIGINT, SIGTERM and, unless `nohup` has it ignored, SIGHUP."""
-    with contextlib.suppress(NotImplementedError):  # Windows
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
-            asyncio.get_running_loop().add_signal_handler(number, callback)
+        if self.force_exit:  # then uvicorn leaves requests and the application as they are
+            tasks = list(self.server_state.tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -148,7 +74,7 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
 
     It listens where the settings say, unless it is given a socket.
     """
-    application = Application(settings, dsn)
+    application = make_application(settings, dsn)
     listening = listening or listen(settings)
     url = url_of(settings, listening)
     config = uvicorn.Config(
@@ -161,28 +87,44 @@ async def running(settings: Settings, dsn: str, listening: socket.socket | None 
         server_header=False,
         proxy_headers=False,
         limit_concurrency=None,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECS,
         timeout_keep_alive=75,
-        lifespan="on",
+        lifespan="off",  # it would print a traceback of a start that fails
     )
     server = _Server(config)
-    server.before_shutdown = application.services.leases.room.close
+    server.before_shutdown = application.let_nobody_wait
     # uvicorn would raise a signal again once it has ended, before the database is stopped; the caller sees to signals.
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
+    await start(application)
+    try:
+        accept(listening, settings)
+        async with _serving(server, listening) as task:
+            warming = asyncio.create_task(warm.up(application.database))  # beside: signals are heeded from here on
+            try:
+                yield Running(url, application, server, task, warming)
+            finally:
+                warming.cancel()
+                await asyncio.gather(warming, return_exceptions=True)
+    finally:
+        await application.stop()
+
+
+@contextlib.asynccontextmanager
+async def _serving(server: _Server, listening: socket.socket) -> AsyncIterator["asyncio.Task[None]"]:
+    """The task of a server that has started, which ends with the block."""
     task = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
     started = asyncio.create_task(server.has_started.wait())
-    await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        started.cancel()
-        await task
-        raise click.ClickException("the server did not start; the lines above say why")
-    warming = asyncio.create_task(warm.up(application.database))  # beside: signals are heeded from here on
     try:
-        yield Running(url, application, server, task, warming)
+        await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            raise click.ClickException("the server did not start; the lines above say why")
+        yield task
     finally:
-        warming.cancel()
-        await asyncio.gather(warming, return_exceptions=True)
+        # A signal may come while it starts; only a server that has started ends in order.
+        await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
         server.should_exit = True
         await task
 
@@ -194,21 +136,64 @@ def url_of(settings: Settings, listening: socket.socket) -> str:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A socket at HOST and PORT, or the reason why there can be none."""
+    """A socket that is bound to HOST and PORT, or the reason why there can be none. `accept` lets connections in."""
     host, port = settings.host, settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio would not turn Nagle's algorithm off, and every answer would wait 40 ms for its body.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        # Named as TCP, or asyncio would not turn Nagle's algorithm off, and every answer would wait 40 ms for its body.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:  # no IPv6 here
+        raise _cannot_listen(settings, error) from None
+    if sys.platform == "win32":  # where SO_REUSEADDR would let two servers share one port
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:  # else the port could not be had for a minute after an earlier server
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError, TypeError) as error:
         listening.close()
-        raise click.ClickException(
-            f"HOST {host} PORT {port} cannot be listened on: {error.strerror or error}"
-        ) from None
+        raise _cannot_listen(settings, error) from None
     listening.setblocking(False)
     return listening
+
+
+def accept(listening: socket.socket, settings: Settings) -> None:
+    """Let connections in; or say that another process, which was bound to the port as well, was faster."""
+    try:
+        listening.listen(BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(settings, error) from None
+
+
+def listen_nearby(settings: Settings) -> socket.socket:
+    """A socket that lets connections in at the configured port, or at the next one that nobody has."""
+    for port in range(settings.port, min(settings.port + 100, 65_536)):
+        nearby = replace(settings, port=port)
+        with contextlib.ExitStack() as stack:
+            try:
+                listening = stack.enter_context(listen(nearby))
+                accept(listening, nearby)
+            except PortTaken:
+                continue
+            stack.pop_all()
+            return listening
+    return listen(replace(settings, port=0))
+
+
+class PortTaken(click.ClickException):
+    """Another process listens there."""
+
+
+def _cannot_listen(settings: Settings, error: OSError | UnicodeError | TypeError) -> click.ClickException:
+    where = f"HOST {settings.host} PORT {settings.port} cannot be listened on"
+    if not isinstance(error, OSError):  # it cannot even be asked for
+        return click.ClickException(f"{where}: this is no name of a host")
+    reason = f"{where}: {error.strerror or error}"
+    if error.errno == errno.EADDRINUSE:
+        return PortTaken(f"{reason}; end what listens there, or set PORT to another one")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return click.ClickException(f"{reason}; set PORT to 1024 or more, or give this user the right")
+    return click.ClickException(f"{reason}; set HOST to an address of this machine, such as 127.0.0.1 or 0.0.0.0")
 
 
 def calm_the_collector() -> None:

@@ -175,7 +175,7 @@ def _reason(error: Unreachable) -> str:
 def own_token() -> str:
     """An admin's token, signed with the secret of this machine's installation."""
     try:
-        from atomo_gql.cli.host import settings_or_exit
+        from atomo_gql.cli.start import settings_or_exit
         from atomo_gql.cli.token import sign
     except ModuleNotFoundError:
         raise click.ClickException("a token is needed: --token or ATOMO_TOKEN") from None

@@ -12,6 +12,8 @@ from types import FrameType
 
 import click
 
+from atomo_gql.cli.signals import ignore_signals
+
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 40  # a worker drains before it ends
 
@@ -29,16 +31,25 @@ class Reloader:
         """The status of the command when it was told to end, or has ended by itself."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._tell)
-        while True:
+        try:
+            return self._run()
+        finally:
+            ignore_signals()
+
+    def _run(self) -> int:
+        while not self._is_told:
             seen = self._stamps()
             # In a session of its own: a Ctrl-C reaches it through this process, and once.
             self._process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603  # our own command
+            if self._is_told:  # between two processes
+                self._process.terminate()
             while self._process.poll() is None and (self._is_told or self._stamps() == seen):
                 time.sleep(_LOOK_SECONDS)
-            status = self._process.poll()
-            if status is None:
+            code = self._process.poll()
+            if code is None:
                 self._stop(seen)
                 continue
+            status = code if code >= 0 else 128 - code  # as a shell says it
             if self._is_told or status == 0:
                 return status
             click.echo(f"it ended with status {status}; waiting for a change", err=True)
@@ -46,6 +57,7 @@ class Reloader:
                 if self._is_told:
                     return status
                 time.sleep(_LOOK_SECONDS)
+        return 0
 
     def _tell(self, number: int, _: FrameType | None) -> None:
         self._is_told = True

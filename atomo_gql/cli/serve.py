@@ -1,6 +1,5 @@
 """`atomo-gql serve`."""
 
-import asyncio
 import contextlib
 import dataclasses
 import sys
@@ -8,24 +7,14 @@ import tempfile
 
 import click
 
-from atomo_gql.cli.host import (
-    calm_the_collector,
-    database,
-    listen,
-    log,
-    on_signals,
-    prepared,
-    running,
-    settings_or_exit,
-    url_of,
-)
+from atomo_gql.cli.host import accept, calm_the_collector, listen, running, url_of
 from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.signals import on_signals
+from atomo_gql.cli.start import allow_open_files, database, log, prepared, run_or_exit, settings_or_exit, tell_beginning
 from atomo_gql.cli.supervisor import Supervisor
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.settings import MOST_WORKERS, Settings
 from atomo_gql.store.database import connections_allowed
-
-_BACKLOG = 2_048  # connections that may wait to be accepted
 
 
 @click.command()
@@ -38,7 +27,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     Everything else is said by the environment: docs/settings.md lists it. Without DATABASE_URL an embedded PostgreSQL
     is started, and its schema brought up to date.
     """
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_database=True)
     settings = dataclasses.replace(
         settings,
         host=host or settings.host,
@@ -46,10 +35,12 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         workers=workers or settings.workers,
     )
     set_up_logs(settings)
-    asyncio.run(_serve(settings) if settings.workers == 1 else _serve_together(settings))
+    allow_open_files(settings)
+    run_or_exit(settings, lambda: _serve(settings) if settings.workers == 1 else _serve_together(settings))
 
 
 async def _serve(settings: Settings) -> None:
+    tell_beginning(settings)
     with listen(settings) as listening:  # before the database: a port that is taken is seen at once
         async with database(settings) as dsn:
             await prepared(settings, dsn)
@@ -67,20 +58,29 @@ async def _serve_together(settings: Settings) -> None:
         raise click.ClickException("ATOMO_WORKERS (--workers): more than one is not supported on Windows")
     if settings.broadcast_url and settings.broadcast_url.startswith("memory:"):
         raise click.ClickException("ATOMO_BROADCAST_URL memory:// is for one process alone, ATOMO_WORKERS says more")
-    with listen(settings) as listening, tempfile.TemporaryDirectory(prefix="atomo-gql-") as counts:
+    tell_beginning(settings)
+    with listen(settings) as listening, _temporary_folder() as counts:
         async with database(settings) as dsn:
             await prepared(settings, dsn)
             await _count_connections(settings, dsn)
-            try:
-                listening.listen(_BACKLOG)
-            except OSError as error:
-                raise click.ClickException(f"PORT {settings.port} cannot be listened on: {error.strerror}") from None
+            accept(listening, settings)
             url = url_of(settings, listening)
-            environment = {"DATABASE_URL": dsn, "HOST": settings.host, "PORT": str(settings.port)}
-            supervisor = Supervisor(settings.workers, listening, environment, counts)
+            # As they were read here: files may have changed since, and a pipe can be read but once.
+            told = {**settings.texts, "DATABASE_URL": dsn, "HOST": settings.host, "PORT": str(settings.port)}
+            told.pop("ATOMO_EMBEDDED", None)
+            supervisor = Supervisor(settings.workers, listening, told, counts)
             on_signals(supervisor.stop)
             await supervisor.run(lambda: log.info("listening on %s with %d processes", url, settings.workers))
     log.info("stopped")
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="atomo-gql-")
+    except OSError as error:
+        raise click.ClickException(
+            f"no folder for temporary files can be made ({error.strerror}): set TMPDIR to one that can be written"
+        ) from None
 
 
 async def _count_connections(settings: Settings, dsn: str) -> None:

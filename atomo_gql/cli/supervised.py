@@ -1,11 +1,12 @@
 """One of the processes of `atomo-gql serve --workers N`, as the supervisor starts it."""
 
-import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -38,11 +39,15 @@ def main(number: int, listening: int, link: int, counts: str) -> None:
 
 
 def _run(number: int, listening: socket.socket, supervisor: socket.socket, counts: str) -> None:
-    from atomo_gql.cli.host import calm_the_collector, on_signals, running, settings_or_exit
+    from atomo_gql.cli.host import calm_the_collector, running
     from atomo_gql.cli.logs import set_up_logs
+    from atomo_gql.cli.signals import on_signals
+    from atomo_gql.cli.start import run_or_exit, settings_or_exit
     from atomo_gql.service import metrics
 
-    settings = settings_or_exit()
+    if not (told := sys.stdin.read()):  # the supervisor has just gone
+        raise SystemExit(1)
+    settings = settings_or_exit(json.loads(told))
     set_up_logs(settings, server=number)
     metrics.tell_sums(counts)
 
@@ -59,7 +64,7 @@ def _run(number: int, listening: socket.socket, supervisor: socket.socket, count
                 supervisor.send(b"\1")
             await server.task
 
-    asyncio.run(serve())
+    run_or_exit(settings, serve)
 
 
 class _Shared(socket.socket):

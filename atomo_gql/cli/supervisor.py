@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import json
 import logging
-import os
 import signal
 import socket
 import sys
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import click
 from prometheus_client.multiprocess import mark_process_dead
 
+from atomo_gql.cli.signals import send
 from atomo_gql.cli.supervised import FORCE_SECS
 from atomo_gql.embedded.spawn import ending
 
@@ -34,8 +35,7 @@ class _Server:
 
     def send_signal(self, number: int) -> None:
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                self.process.send_signal(number)
+            send(self.process, number)
 
 
 class Supervisor:
@@ -45,11 +45,11 @@ class Supervisor:
     this process is gone, by SIGKILL too. Each is in a session of its own: Ctrl-C reaches it through this process alone.
     """
 
-    def __init__(self, count: int, listening: socket.socket, environment: Mapping[str, str], counts: str) -> None:
-        """`environment` is added to this process's; `counts` is a folder for the metrics of all."""
+    def __init__(self, count: int, listening: socket.socket, settings: Mapping[str, str], counts: str) -> None:
+        """`settings`: the text of each variable, for all of them; `counts` is a folder for the metrics of all."""
         self._servers = [_Server(number) for number in range(1, count + 1)]
         self._listening = listening
-        self._environment = {**os.environ, **environment}
+        self._settings = json.dumps(dict(settings)).encode()
         self._counts = counts
         self._stopping = asyncio.Event()
         self._is_hopeless = False
@@ -127,11 +127,16 @@ class Supervisor:
         server.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "atomo_gql.cli.supervised"),
             *(str(server.number), *map(str, inherited), self._counts),
-            stdin=asyncio.subprocess.DEVNULL,
-            env=self._environment,
+            stdin=asyncio.subprocess.PIPE,
             pass_fds=inherited,
             start_new_session=True,
         )
+        # Not in its environment: secrets that came from files stay out of what the system shows of a process.
+        if (stdin := server.process.stdin) is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                stdin.write(self._settings)
+                await stdin.drain()
+            stdin.close()
         return server.process
 
     async def _watch(self, server: _Server, link: socket.socket) -> None:

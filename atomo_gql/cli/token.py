@@ -5,8 +5,8 @@ import time
 import click
 import jwt
 
-from atomo_gql.cli.host import settings_or_exit
 from atomo_gql.cli.http import seconds
+from atomo_gql.cli.start import settings_or_exit
 from atomo_gql.settings import Settings
 
 

@@ -8,6 +8,7 @@ import click
 
 from atomo_gql.cli.reload import Reloader, own_command
 from atomo_gql.worker import Worker, WorkerRejected
+from atomo_gql.worker.signals import end_process_after_run
 
 
 @click.command()
@@ -36,6 +37,7 @@ def worker(target: str, is_reloading: bool) -> None:
         raise click.ClickException(str(error)) from None
     if not isinstance(found, Worker):
         raise click.ClickException(f"{target} is a {type(found).__name__}, not a Worker")
+    end_process_after_run()
     try:
         found.run()
     except WorkerRejected as error:

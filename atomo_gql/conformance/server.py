@@ -75,14 +75,14 @@ async def _capacity(peer: Peer) -> None:
 async def _long_poll(peer: Peer) -> None:
     began = time.monotonic()
     must(await peer.lease(waitSecs=1) == [], "an empty queue gave a job")
-    must(0.8 < (took := time.monotonic() - began) < 5, f"waitSecs 1 was answered after {took:.1f} s")
+    must(0.8 < (took := time.monotonic() - began) < 15, f"waitSecs 1 was answered after {took:.1f} s")
     waiting = asyncio.create_task(peer.lease(waitSecs=20))
     await asyncio.sleep(0.5)
     job_id = await peer.enqueue()
     began = time.monotonic()
     jobs = await waiting
     must(jobs and jobs[0]["id"] == job_id, f"a job came, and the long poll answered {shown(jobs)}")
-    must((took := time.monotonic() - began) < 2, f"a job came, and the long poll answered {took:.1f} s later")
+    must((took := time.monotonic() - began) < 10, f"a job came, and the long poll answered {took:.1f} s later")
     await peer.report("complete", jobs[0], expect=204)
 
 
@@ -138,9 +138,9 @@ async def _fail(peer: Peer) -> None:
     found = await peer.job(job_id)
     must((found["status"], found["error"]) == ("queued", "boom"), f"the job is {found['status']}, {found['error']!r}")
     began = time.monotonic()
-    [job] = await peer.lease(waitSecs=10) or [{}]
-    must((job.get("id"), job.get("attempts")) == (job_id, 2), f"ten seconds later the lease answered {shown(job)}")
-    must(4 < (took := time.monotonic() - began) < 8, f"it was leased again after {took:.1f} s")
+    [job] = await peer.lease(waitSecs=30) or [{}]
+    must((job.get("id"), job.get("attempts")) == (job_id, 2), f"thirty seconds later the lease answered {shown(job)}")
+    must(4 < (took := time.monotonic() - began) < 20, f"it was leased again after {took:.1f} s")
     await peer.report("complete", job, expect=204)
     for fields, said in (({"maxAttempts": 1}, {}), ({}, {"retryable": False})):
         job_id = await peer.enqueue(**fields)
@@ -162,10 +162,10 @@ async def _release(peer: Peer) -> None:
 @SERVER.rule("Heartbeat and progress move the deadline")
 async def _heartbeat(peer: Peer) -> None:
     await peer.enqueue(maxAttempts=1)
-    job = await peer.lease_one(visibilitySecs=2)
-    for turn in range(5):
-        await asyncio.sleep(0.9)
-        await peer.report("progress" if turn % 2 else "heartbeat", job, expect=204, visibilitySecs=2)
+    job = await peer.lease_one(visibilitySecs=4)
+    for turn in range(4):
+        await asyncio.sleep(1.5)
+        await peer.report("progress" if turn % 2 else "heartbeat", job, expect=204, visibilitySecs=4)
     await peer.report("complete", job, expect=204)
 
 
@@ -276,7 +276,7 @@ async def _riding(peer: Peer) -> None:
         body = {"queues": [peer.queue], "waitSecs": 20, "reports": [report]}
         status, answer = await peer.call("/jobs/lease", body)
         must(status == 200, f"it answered {status} {shown(answer)}")
-        must(time.monotonic() - began < 5, "a lease with reports waited")
+        must(time.monotonic() - began < 10, "a lease with reports waited")
         must([o.get("status") for o in answer.get("outcomes", [])] == [204], f"its outcomes: {shown(answer)}")
         got = [leased["id"] for leased in answer["jobs"]]
         must(got == ([expected] if expected else []), f"it leased {shown(got)}")
@@ -294,10 +294,10 @@ async def _retry_after(peer: Peer) -> None:
 
 @SERVER.rule("No heartbeat extends a lease beyond the job's timeoutSecs")
 async def _timeout(peer: Peer) -> None:
-    await peer.enqueue(timeoutSecs=1)
+    await peer.enqueue(timeoutSecs=3)
     job = await peer.lease_one()
-    must(job.get("timeoutSecs") == 1, f"the lease has timeoutSecs {job.get('timeoutSecs')!r}")
+    must(job.get("timeoutSecs") == 3, f"the lease has timeoutSecs {job.get('timeoutSecs')!r}")
     await peer.report("heartbeat", job, expect=204, visibilitySecs=60)
-    await asyncio.sleep(1.3)
+    await asyncio.sleep(3.3)
     for verb in ("heartbeat", "progress"):
         await peer.report(verb, job, expect=409, visibilitySecs=60)

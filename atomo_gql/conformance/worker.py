@@ -315,8 +315,8 @@ async def _restart(troupe: Troupe) -> None:
 @WORKER.rule("A job's timeout ends its handler, and is a retryable failure")
 async def _timeout(troupe: Troupe) -> None:
     async with troupe.play() as play:
-        [job] = play.stage.put("sleep", {"seconds": 20}, timeout_secs=1)
-        await play.all_are([job], "failed", 6)
+        [job] = play.stage.put("sleep", {"seconds": 60}, timeout_secs=1)
+        await play.all_are([job], "failed", 30)
         must(job.ending()[0].fields.get("retryable", True) is True, "it was reported as not retryable")
 
 
@@ -327,11 +327,11 @@ async def _stop(troupe: Troupe) -> None:
         must(await play.stage.until(lambda: all(job.state == "leased" for job in jobs)), "the jobs were not leased")
         [short] = play.stage.put("echo")
         play.process.send_signal(signal.SIGTERM)
-        await play.all_are(jobs, "released", DRAIN_SECONDS + 8)
+        await play.all_are(jobs, "released", DRAIN_SECONDS + 30)
         try:
-            status = await asyncio.wait_for(play.process.wait(), 10)
+            status = await asyncio.wait_for(play.process.wait(), 30)
         except TimeoutError:
-            must(False, "it had released everything, and did not exit within 10 s")
+            must(False, "it had released everything, and did not exit within 30 s")
         if status != 0:
             raise Broken(f"it exited with {status}: {await play.last_words()}")
         must(short.state == "queued" or short.ending(), "it took a job after SIGTERM, and left it")

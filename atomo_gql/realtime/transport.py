@@ -1,4 +1,4 @@
-"""The wire between replicas: broadcaster, with a backend of our own for PostgreSQL.
+"""The wire between replicas: broadcaster, with backends of our own for PostgreSQL and Redis.
 
 broadcaster's own PostgreSQL backend shares one connection between LISTEN and publish without a lock, and does not
 notice when it is lost. This one publishes through the pool, listens on a watched connection, and says when it may have
@@ -7,6 +7,7 @@ missed something. Hints only: whoever hears one reads the truth from the store.
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -91,5 +92,26 @@ def database_transport(
 
 
 def url_transport(url: str) -> Transport:
-    """Through redis://…, or memory:// for one process alone."""
-    return Transport(Broadcast(url), most_bytes=None)
+    """Through redis://…, or memory:// for one process alone.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+    if url.startswith("memory:"):
+        return Transport(Broadcast(url), most_bytes=None)
+    from atomo_gql.realtime.redis import RedisBackend  # only where it is used: the client takes its time to import
+
+    return Transport(Broadcast(backend=RedisBackend(url, CHANNEL, GAP)), most_bytes=None)
+
+
+async def round_trip(url: str) -> float:
+    """Send a message through redis://… that says nothing, and hear it; the seconds that takes.
+
+    Raises:
+        Exception: whatever Redis, its client or the network says; `TimeoutError` after some seconds.
+    """
+    if url.startswith("memory:"):
+        return 0.0
+    from atomo_gql.realtime.redis import ping
+
+    return await ping(url, CHANNEL, f'["{secrets.token_hex(6)}"]')

@@ -2,7 +2,7 @@
 
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.service.context import Resources
-from atomo_gql.store.migrations import SchemaError, known_migrations
+from atomo_gql.store.migrations import misfit, newest_version
 
 
 class HealthService:
@@ -10,6 +10,7 @@ class HealthService:
 
     def __init__(self, resources: Resources) -> None:
         self._database = resources.database
+        self._newest = newest_version()
 
     async def check_ready(self) -> None:
         """Return when the database answers and has the schema this version speaks.
@@ -17,13 +18,6 @@ class HealthService:
         Raises:
             Unavailable: it does not, and why.
         """
-        try:
-            row = await self._database.fetch_one("schema_version")
-            steps = known_migrations()
-        except SchemaError as error:
-            raise Unavailable(str(error)) from error
-        expected = steps[-1].version if steps else 1
-        if row["version"] != expected or row["unfinished"]:
-            raise Unavailable(
-                f"the schema is version {row['version']}, this server needs {expected}: run atomo-gql migrate"
-            )
+        row = await self._database.fetch_one("schema_version")
+        if why := misfit(row["version"], row["oldest_server"], row["made_by"], self._newest):
+            raise Unavailable(why)

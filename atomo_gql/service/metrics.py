@@ -45,7 +45,9 @@ DURATION = Histogram(
     registry=REGISTRY,
 )
 RETENTION_DELETED = Counter("atomo_jobs_forgotten", "Ended jobs deleted one by one by retention", registry=REGISTRY)
-RETENTION_DROPPED = Counter("atomo_partitions_dropped", "Pairs of partitions dropped by retention", registry=REGISTRY)
+PARTITIONS_REPLACED = Counter(
+    "atomo_partitions_replaced", "Pairs of partitions that were merged, or written anew by retention", registry=REGISTRY
+)
 
 
 _told = REGISTRY

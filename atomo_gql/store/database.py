@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ _LOST = (
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+_PARTITION_DAYS_AHEAD = 4
+_MAKE_PARTITIONS = f"SELECT make_partitions({_PARTITION_DAYS_AHEAD})"
+_PARTITIONED_SECS = (_PARTITION_DAYS_AHEAD - 1) * 86_400.0  # that they are enough for
 _COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
@@ -76,6 +80,7 @@ class Database:
         self._sizes = {"dispatch": dispatch_size, "query": query_size}
         self._timeout = timeout
         self._pools: dict[str, Any] = {}
+        self._partitioned_until = 0.0  # by this machine's clock
 
     async def open(self) -> None:
         """Connect.
@@ -128,8 +133,13 @@ class Database:
 
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of a named statement, on the query pool."""
+        text = statements()[statement].text
         async with self.connection() as connection:
-            rows: list[Any] = await connection.fetch(statements()[statement].text, *arguments)
+            try:
+                rows: list[Any] = await connection.fetch(text, *arguments)
+            except asyncpg.CheckViolationError as error:
+                await _make_missing_partition(connection, error)
+                rows = await connection.fetch(text, *arguments)
             return rows
 
     async def fetch_one(self, statement: str, *arguments: object) -> Any:
@@ -148,6 +158,9 @@ class Database:
                     rows: list[Any] = await connection.fetch(text, *arguments)
                 except _COLLIDED:
                     continue
+                except asyncpg.CheckViolationError as error:
+                    await _make_missing_partition(connection, error)
+                    continue
                 finally:
                     await pool.release(connection)
                 return rows
@@ -162,14 +175,32 @@ class Database:
         """
         try:
             async with self.connection("dispatch") as connection, connection.transaction():
+                if self._is_past_partitions():
+                    await connection.execute(_MAKE_PARTITIONS)
+                    self._partitioned_until = time.time() + _PARTITIONED_SECS
                 yield connection
         except _COLLIDED as error:
             raise Unavailable("the database is too busy with the same rows; try again") from error
+        except asyncpg.CheckViolationError as error:
+            async with self.connection() as connection:
+                await _make_missing_partition(connection, error)
+            raise Unavailable("the database's clock has moved, and its partitions with it; try again") from error
+
+    def _is_past_partitions(self) -> bool:
+        """Whether partitions for now may be missing, as far as this machine's clock can tell."""
+        return not 0 < self._partitioned_until - time.time() <= _PARTITIONED_SECS
 
     async def notify(self, channel: str, payloads: Sequence[str]) -> None:
         """Send hints to every replica. Never inside a transaction that writes: NOTIFY queues up at commit."""
         async with self.connection("query") as connection:
             await connection.execute("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", channel, list(payloads))
+
+
+async def _make_missing_partition(connection: Any, error: asyncpg.CheckViolationError) -> None:
+    """Make the partitions of these days, if the statement lacked one; else raise the error again."""
+    if error.constraint_name is not None:
+        raise error
+    await connection.execute(_MAKE_PARTITIONS)
 
 
 async def fetch_in(connection: Any, statement: str, *arguments: object) -> list[Any]:

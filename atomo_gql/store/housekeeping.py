@@ -1,7 +1,7 @@
 """`sql/queries/sweep.sql` and `sql/queries/housekeeping.sql`: what time asks for."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,12 +19,26 @@ class Reclaimed:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionDay:
-    """A pair of partitions, and the ids it spans."""
+class Partition:
+    """A pair of partitions: the ids it spans, and how large it is."""
 
-    day: str  # YYYYMMDD
     first_id: UUID
-    end_id: UUID
+    end_id: UUID  # of the first id behind it
+    begins_at: datetime
+    ends_at: datetime
+    bytes: int  # of its tables, without indexes
+
+    def remaining_days(self, now: datetime) -> float:
+        """How many days are left until it ends."""
+        return (self.ends_at - now) / timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """What a rewrite has put in place."""
+
+    replaced: int  # pairs of partitions
+    left_out: int  # jobs that had expired
 
 
 async def reclaim(database: Database, most: int, spare: int) -> list[Reclaimed]:
@@ -48,30 +62,77 @@ def _reclaimed(row: Any) -> Reclaimed:
 
 
 async def make_partitions(database: Database, ahead: int) -> int:
-    """Make the partitions of the days ahead; how many were missing."""
+    """Make the partitions of the days ahead; how many pairs were missing."""
     made: int = (await database.fetch_one("partition_make", ahead))["made"]
     return made
 
 
-async def expired_partitions(database: Database, before: datetime) -> list[PartitionDay]:
-    """The pairs of the days that ended before that moment, oldest first."""
-    return [PartitionDay(**row) for row in await database.fetch("partition_expired", before)]
+async def database_now(database: Database) -> datetime:
+    """What time it is by the database's clock."""
+    now: datetime = (await database.fetch_one("clock_now"))["now"]
+    return now
 
 
-async def drop_partition(
-    database: Database, day: PartitionDay, succeeded: datetime | None, dead: datetime | None
+async def span_partitions(database: Database, days: int) -> None:
+    """Have the partitions that are made from now on span that many days."""
+    await database.fetch("partition_span", days)
+
+
+async def partitions(database: Database) -> list[Partition]:
+    """All pairs, oldest first."""
+    return [Partition(**row) for row in await database.fetch("partition_list")]
+
+
+async def begin_rewrite(
+    database: Database, first_id: UUID, end_id: UUID | None, expired: datetime | None = None
 ) -> bool:
-    """Drop a pair if every job in it ended before these moments (None: such jobs are kept for ever)."""
-    dropped: bool = (await database.fetch_one("partition_drop", day.day, succeeded, dead))["dropped"]
-    if dropped:
-        await database.fetch_one("retention_forget_keys", day.first_id, day.end_id)
-    return dropped
+    """Begin to make one pair out of those that span these ids (no end: up to the day after tomorrow).
+
+    Jobs that succeeded before `expired` are left out.
+
+    False: another rewrite is under way.
+    """
+    has_begun: bool = (await database.fetch_one("partition_rewrite", first_id, end_id, expired))["has_begun"]
+    return has_begun
+
+
+async def copy_partitions(database: Database, events: int) -> bool | None:
+    """Copy the next `events` events of the rewrite that is under way; whether there are more.
+
+    None: there is no rewrite, or somebody else is at it.
+    """
+    has_more: bool | None = (await database.fetch_one("partition_copy", events))["has_more"]
+    return has_more
+
+
+async def swap_partitions(database: Database) -> Swapped | None:
+    """Put a finished copy in place; None: there is none, or somebody else is at it.
+
+    Raises:
+        Unavailable: others had the tables for too long; nothing was changed.
+    """
+    row = await database.fetch_one("partition_swap")
+    return None if row["replaced"] is None else Swapped(row["replaced"], row["left_out"])
+
+
+async def drop_detached(database: Database) -> None:
+    """Drop the tables that a rewrite has replaced."""
+    await database.fetch_one("partition_drop_detached")
+
+
+async def count_expired(database: Database, partition: Partition, succeeded: datetime | None, most: int) -> int:
+    """How many jobs of a partition succeeded before that moment, counted up to `most`."""
+    if succeeded is None:
+        return 0
+    row = await database.fetch_one("retention_count", partition.first_id, partition.end_id, succeeded, most)
+    count: int = row["expired"]
+    return count
 
 
 async def delete_finished(
-    database: Database, day: PartitionDay, succeeded: datetime | None, dead: datetime | None, most: int
+    database: Database, partition: Partition, succeeded: datetime | None, dead: datetime | None, most: int
 ) -> int:
     """Delete at most so many jobs that ended before these moments; how many there were."""
-    row = await database.fetch_one("retention_delete", day.first_id, day.end_id, succeeded, dead, most)
+    row = await database.fetch_one("retention_delete", partition.first_id, partition.end_id, succeeded, dead, most)
     deleted: int = row["deleted"]
     return deleted

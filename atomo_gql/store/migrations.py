@@ -1,28 +1,45 @@
 """Bringing a database to the schema this version speaks.
 
-`sql/schema` is the present shape, and what a fresh database gets in one transaction. `sql/migrations/NNNN_name.sql`
-are the steps for databases that were made by an earlier version: each in a transaction of its own, or, when its first
-line is `-- no transaction`, outside of one, with its beginning and its end noted apart.
+- `sql/schema` holds tables, types and triggers in their present shape, `sql/functions` the functions and views. A fresh
+  database gets both, in the order of the files' numbers.
+- `sql/functions` is applied again whenever a file of it has changed, so a function is never part of a step.
+- `sql/migrations/NNNN_name.sql` are the steps for databases of an earlier version. `-- oldest server: N` in a step
+  names the lowest schema version whose servers can work with what the step makes. The part behind the line
+  `-- with the functions` runs after the functions have been applied.
+- A step is one transaction. A step that begins with `-- online` is a list of statements. Each statement commits by
+  itself, can be repeated, and runs again while it answers `true`. An interrupted step goes on at the next start.
+
+docs/adr/0014 has the rules for who writes a step.
 """
 
+import asyncio
+import hashlib
+import logging
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from atomo_gql import __version__
 from atomo_gql.store.database import SCHEMA, translated
 from atomo_gql.store.statements import sql_root
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('atomo.migrate', 0))"
+log = logging.getLogger("atomo_gql.migrations")
+
+BASELINE = 13
+"""The version before the first step in `sql/migrations`."""
+
+_LOCK = "SELECT pg_advisory_lock(hashtextextended('atomo.migrate', 0))"
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
-_JOURNAL = f"""
-CREATE TABLE {SCHEMA}.migrations (
-    version     integer PRIMARY KEY,
-    name        text NOT NULL,
-    began_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    finished_at timestamptz
-)"""
+_LOCK_TIMEOUT = "500ms"  # all others wait behind a step that waits for a table
+_PATIENCE_SECS = 1_200.0  # that a step goes on trying to get its locks
+_WITH_FUNCTIONS = "\n-- with the functions\n"
+_OLDEST_SERVER = re.compile(r"^-- oldest server: (\d+)$", re.MULTILINE)
 
 
 class SchemaError(Exception):
@@ -38,25 +55,70 @@ class Migration:
     text: str
 
     @property
-    def is_transactional(self) -> bool:
-        """Whether it can be undone as a whole."""
-        return not self.text.startswith("-- no transaction")
+    def is_online(self) -> bool:
+        """Whether its statements commit one by one, beside a running service."""
+        return self.text.startswith("-- online")
+
+    @property
+    def oldest_server(self) -> int:
+        """The lowest schema version whose servers can work with what it makes."""
+        found = _OLDEST_SERVER.search(self.text)
+        return int(found[1]) if found else self.version
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of its text."""
+        return _checksum(self.text)
 
 
 def known_migrations(folder: Path | None = None) -> list[Migration]:
-    """The steps that this version brings, in order. Version 1 is the first schema, and no step."""
+    """The steps that this version brings, in order.
+
+    Raises:
+        SchemaError: their numbers have a gap; the installation is broken.
+    """
     files = sorted((folder or sql_root() / "migrations").glob("[0-9]*.sql"))
     steps = [Migration(int(f.stem[:4]), f.stem[5:], f.read_text(encoding="utf-8")) for f in files]
-    if [step.version for step in steps] != list(range(2, len(steps) + 2)):
-        raise SchemaError(f"the files in sql/migrations are not numbered 0002, 0003 …: {[f.name for f in files]}")
+    if [step.version for step in steps] != list(range(BASELINE + 1, BASELINE + 1 + len(steps))):
+        raise SchemaError(
+            f"the files in sql/migrations are not numbered {BASELINE + 1:04}, {BASELINE + 2:04} …: "
+            f"{[f.name for f in files]}"
+        )
     return steps
+
+
+def newest_version(steps: list[Migration] | None = None) -> int:
+    """The version of the schema that this version speaks."""
+    steps = known_migrations() if steps is None else steps
+    return steps[-1].version if steps else BASELINE
+
+
+def misfit(version: int, oldest_server: int, made_by: str | None, newest: int | None = None) -> str | None:
+    """Why a server of this version cannot work with a schema of that one; None: it can.
+
+    A server works with its own schema, and with a later one that says so: `oldest_server` is the lowest schema version
+    whose servers can work with it.
+    """
+    newest = newest_version() if newest is None else newest
+    if version < newest:
+        return f"the schema is version {version}, this server needs {newest}: run atomo-gql migrate"
+    if oldest_server > newest:
+        by = f", made by atomo-gql {made_by}" if made_by else ""
+        return (
+            f"the schema is version {version}{by}, and needs servers of schema version {oldest_server} or later; "
+            f"this one is of {newest}: start a newer atomo-gql"
+        )
+    return None
 
 
 async def migrate(dsn: str, *, folder: Path | None = None) -> list[str]:
     """Bring the database up to date under a lock; what was done, a line each (nothing: it was).
 
+    Partitions for the next days are there afterwards, and a schema that was restored from another cluster goes on in
+    this one. A later schema that says that this version can work with it is left as it is.
+
     Raises:
-        SchemaError: the schema is newer than this version, half-migrated, or not ours; or the server is too old.
+        SchemaError: the schema is too new or too old for this version, or not ours; or the server is too old.
         Unavailable: the database cannot be reached.
     """
     steps = known_migrations(folder)
@@ -68,96 +130,218 @@ async def migrate(dsn: str, *, folder: Path | None = None) -> list[str]:
             server_settings={"search_path": SCHEMA, "application_name": "atomo-gql migrate"},
         )
         try:
-            return await _migrate(connection, steps)
+            return await _Migrator(connection, steps).run()
         finally:
             await connection.close(timeout=5)
 
 
-async def _migrate(connection: Any, steps: list[Migration]) -> list[str]:
-    number = int(await connection.fetchval("SHOW server_version_num"))
-    if number < _LEAST_SERVER:
-        raise SchemaError(f"PostgreSQL 15 or later is needed; this one is {number // 10_000}")
-    done: list[str] = []
-    newest = steps[-1].version if steps else 1
-    async with connection.transaction():
-        await connection.execute(_LOCK)
-        version = await _version(connection, newest)
+class _Migrator:
+    """One run, on a connection of its own."""
+
+    def __init__(self, connection: Any, steps: list[Migration]) -> None:
+        self._connection = connection
+        self._steps = steps
+        self._newest = newest_version(steps)
+        self._done: list[str] = []
+
+    async def run(self) -> list[str]:
+        """Do what there is to do."""
+        number = int(await self._connection.fetchval("SHOW server_version_num"))
+        if number < _LEAST_SERVER:
+            raise SchemaError(f"PostgreSQL 15 or later is needed; this one is {number // 10_000}")
+        await self._connection.execute(_LOCK)
+        version = await self._version()
         if version == 0:
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            for file in sorted((sql_root() / "schema").glob("*.sql")):
-                await connection.execute(file.read_text(encoding="utf-8"))
-            await connection.execute("SELECT make_partitions(3)")
-            await connection.execute(_JOURNAL)
-            await _note(connection, newest, "schema")
-            return [f"made schema {SCHEMA}, version {newest}"]
-    for step in steps[version - 1 :]:
-        async with connection.transaction():
-            await connection.execute(_LOCK)
-            if await _version(connection, newest) >= step.version:
-                continue
-            if step.is_transactional:
-                await connection.execute(step.text)
-            await _note(connection, step.version, step.name, finished=step.is_transactional)
-        if not step.is_transactional:
-            for statement in step.text.split(";\n"):
-                if statement.strip():
-                    await connection.execute(statement)
-            await connection.execute(
-                "UPDATE migrations SET finished_at = clock_timestamp() WHERE version = $1", step.version
-            )
-        done.append(f"applied {step.version:04} {step.name}")
-    return done
+            await self._make()
+        elif version <= self._newest:
+            for step in self._steps[max(0, version - BASELINE - 1) :]:
+                await self._apply(step)
+            await self._with_locks(self._replace_functions)
+        await self._settle()
+        return self._done
 
-
-async def _version(connection: Any, newest: int) -> int:
-    """The version of the schema; 0: there is none yet."""
-    if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
-        return 0
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.migrations"):
-        if await connection.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)", SCHEMA):
+    async def _version(self) -> int:
+        """The version of the schema; 0: there is none yet."""
+        fetchval = self._connection.fetchval
+        if not await fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
+            return 0
+        journal = "schema_versions"
+        if not await fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.{journal}"):
+            journal = "migrations"  # of a schema up to version 13
+            if not await fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.{journal}"):
+                if await fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)", SCHEMA):
+                    raise SchemaError(
+                        f"the database has a schema {SCHEMA} that this service did not make (no table "
+                        f"{SCHEMA}.schema_versions); use another database, or move that schema away"
+                    )
+                return 0
+        rows = await self._connection.fetch(f"SELECT * FROM {journal} ORDER BY version")  # noqa: S608  # one of two names
+        if not rows:
+            raise SchemaError(f"{SCHEMA}.{journal} is empty. Restore it, or drop the schema {SCHEMA}")
+        version: int = rows[-1]["version"]
+        if version < BASELINE or (journal == "migrations" and any(row["finished_at"] is None for row in rows)):
             raise SchemaError(
-                f"the database has a schema {SCHEMA} that this service did not make (no table {SCHEMA}.migrations); "
-                "use another database, or move that schema away"
+                f"the schema is version {version}, or half of it, and this atomo-gql brings schemas from version "
+                f"{BASELINE} on up to date: start an atomo-gql of the version before it first"
             )
-        return 0
-    half = await connection.fetchrow("SELECT version, name, began_at FROM migrations WHERE finished_at IS NULL")
-    if half:
-        raise SchemaError(
-            f"the schema is half-migrated: {half['version']:04} {half['name']} began at "
-            f"{half['began_at']:%Y-%m-%d %H:%M:%S} UTC and did not finish. See what is left of it, finish or undo it "
-            f"by hand, then set finished_at, or delete its row, in {SCHEMA}.migrations"
+        if journal == "schema_versions":
+            self._check_history(rows)
+        return version
+
+    def _check_history(self, rows: list[Any]) -> None:
+        last, oldest_server = rows[-1], max(row["oldest_server"] for row in rows)
+        if why := misfit(max(last["version"], self._newest), oldest_server, last["made_by"], self._newest):
+            raise SchemaError(why)
+        applied = {row["version"]: row["checksum"] for row in rows}
+        for step in self._steps:
+            if applied.get(step.version) not in (None, step.checksum):
+                raise SchemaError(
+                    f"sql/migrations/{step.version:04}_{step.name}.sql is not what was applied to this database. "
+                    "A step is never edited: reinstall atomo-gql, or write another step"
+                )
+
+    async def _make(self) -> None:
+        """The present schema, in an empty database."""
+        async with self._connection.transaction():
+            if not await self._connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
+                await self._connection.execute(f"CREATE SCHEMA {SCHEMA}")
+            schema = [(file.name, 0, file) for file in (sql_root() / "schema").glob("*.sql")]
+            functions = [(file.name, 1, file) for file in _function_files()]
+            for _, _, file in sorted(schema + functions, key=lambda f: (f[0][:2], f[1], f[0])):
+                await self._connection.execute(file.read_text(encoding="utf-8"))
+            await self._note_functions()
+            last = self._steps[-1] if self._steps else None
+            await self._note(self._newest, "schema", None, last.oldest_server if last else BASELINE)
+            await self._note_installation()
+        self._done.append(f"made schema {SCHEMA}, version {self._newest}")
+
+    async def _apply(self, step: Migration) -> None:
+        """Apply a step that has not been applied, or not to its end."""
+        if await self._connection.fetchval(
+            "SELECT to_regclass('schema_versions') IS NOT NULL"
+        ) and await self._connection.fetchval(
+            "SELECT EXISTS (SELECT FROM schema_versions WHERE version = $1 AND finished_at IS NOT NULL)", step.version
+        ):
+            return
+        is_last = step is self._steps[-1]
+        if step.is_online:
+            await self._with_locks(lambda: self._begin_online(step, is_last))
+            for statement in step.text.split(";\n"):
+                if _is_code(statement):
+                    await self._repeat(statement)
+            await self._connection.execute(
+                "UPDATE schema_versions SET finished_at = clock_timestamp() WHERE version = $1", step.version
+            )
+        else:
+            await self._with_locks(lambda: self._transact(step, is_last))
+        self._done.append(f"applied {step.version:04} {step.name}")
+
+    async def _transact(self, step: Migration, is_last: bool) -> None:
+        before, _, after = step.text.partition(_WITH_FUNCTIONS)
+        await self._connection.execute(before)
+        await self._note(step.version, step.name, step.checksum, step.oldest_server)
+        if is_last:  # the functions are those of the newest version, and need all steps
+            await self._replace_functions()
+        if after:
+            await self._connection.execute(after)
+        if is_last:
+            await self._note_installation()
+
+    async def _begin_online(self, step: Migration, is_last: bool) -> None:
+        if is_last:
+            await self._replace_functions()
+        await self._note(step.version, step.name, step.checksum, step.oldest_server, finished=False)
+
+    async def _repeat(self, statement: str) -> None:
+        """Run a statement of an online step until it no longer answers true."""
+
+        async def once() -> bool:
+            return (await self._connection.fetchval(statement)) is True
+
+        while await self._insist(once, statement.strip().partition("\n")[0]):
+            pass
+
+    async def _with_locks(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do that in a transaction which gives up a lock it cannot have soon, and is tried again."""
+
+        async def once() -> None:
+            async with self._connection.transaction():
+                await self._connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+                await work()
+
+        await self._insist(once, "a step")
+
+    async def _insist(self, once: Callable[[], Awaitable[Any]], what: str) -> Any:
+        until = time.monotonic() + _PATIENCE_SECS
+        is_told = False
+        while True:
+            try:
+                return await once()
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                if time.monotonic() > until:
+                    raise
+                if not is_told:
+                    log.info("%s of the migration waits for a lock that others hold, and is tried again", what)
+                    is_told = True
+                await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311  # jitter, not a secret
+
+    async def _replace_functions(self) -> None:
+        """Apply `sql/functions` if a file of it is not the one that is in the database."""
+        known = {
+            row["file"]: row["checksum"]
+            for row in await self._connection.fetch("SELECT file, checksum FROM schema_functions")
+        }
+        if known == {file.name: _checksum(file.read_text(encoding="utf-8")) for file in _function_files()}:
+            return
+        for file in _function_files():
+            await self._connection.execute(file.read_text(encoding="utf-8"))
+        await self._note_functions()
+        if known:
+            self._done.append("replaced the functions")
+
+    async def _note_functions(self) -> None:
+        await self._connection.execute("DELETE FROM schema_functions")
+        for file in _function_files():
+            checksum = _checksum(file.read_text(encoding="utf-8"))
+            await self._connection.execute(
+                "INSERT INTO schema_functions VALUES ($1, $2, clock_timestamp())", file.name, checksum
+            )
+
+    async def _note_installation(self) -> None:
+        await self._connection.execute(
+            "INSERT INTO installation (cluster_id, xid_offset, partition_days) VALUES (cluster_id(), 0, 365) "
+            "ON CONFLICT DO NOTHING"
         )
-    version: int = await connection.fetchval("SELECT max(version) FROM migrations") or 0
-    if version == 0:
-        raise SchemaError(
-            f"the schema is half-migrated: {SCHEMA}.migrations is empty. Restore it, or drop the schema {SCHEMA}"
+
+    async def _settle(self) -> None:
+        """What time, and a restore, ask for before anything is written."""
+        async with self._connection.transaction():
+            if adopted := await self._connection.fetchval("SELECT adopt_cluster()"):
+                self._done.append(adopted)
+        await self._connection.execute("SELECT make_partitions(4)")
+
+    async def _note(
+        self, version: int, name: str, checksum: str | None, oldest_server: int, *, finished: bool = True
+    ) -> None:
+        await self._connection.execute(
+            "INSERT INTO schema_versions (version, name, finished_at, checksum, oldest_server, made_by) "
+            "VALUES ($1, $2, CASE WHEN $3 THEN clock_timestamp() END, $4, $5, $6) ON CONFLICT (version) DO NOTHING",
+            version,
+            name,
+            finished,
+            checksum,
+            oldest_server,
+            __version__,
         )
-    if version > newest:
-        raise SchemaError(
-            f"the schema is version {version}, newer than this atomo-gql knows ({newest}); start a newer atomo-gql"
-        )
-    return version
 
 
-async def _note(connection: Any, version: int, name: str, *, finished: bool = True) -> None:
-    await connection.execute(
-        "INSERT INTO migrations (version, name, finished_at) VALUES ($1, $2, CASE WHEN $3 THEN clock_timestamp() END)",
-        version,
-        name,
-        finished,
-    )
+def _function_files() -> list[Path]:
+    return sorted((sql_root() / "functions").glob("*.sql"))
 
 
-async def schema_version(dsn: str) -> int:
-    """The version the database has; 0: none.
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
-    Raises:
-        SchemaError: as `migrate`.
-    """
-    with translated():
-        connection: Any = await asyncpg.connect(dsn, timeout=10, server_settings={"search_path": SCHEMA})
-        try:
-            steps = known_migrations()
-            return await _version(connection, steps[-1].version if steps else 1)
-        finally:
-            await connection.close(timeout=5)
+
+def _is_code(statement: str) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("--") for line in statement.splitlines())

@@ -12,7 +12,7 @@ from atomo_gql.worker.config import checked_config, whole
 from atomo_gql.worker.handlers import Handler, Middleware
 from atomo_gql.worker.processes import refuse_in_child
 from atomo_gql.worker.runner import Runner
-from atomo_gql.worker.signals import stop_on_signals
+from atomo_gql.worker.signals import StopSignals
 
 logger = logging.getLogger("atomo_gql.worker")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -127,8 +127,9 @@ class Worker:
         if not logger.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
             logging.getLogger("atomo_gql").setLevel(logging.INFO)
-        with calm_collector():
-            asyncio.run(self._run_until_signal())
+        signals = StopSignals(self.stop)
+        with calm_collector(), signals.handled():
+            asyncio.run(self._run_until_signal(signals))
 
     async def run_async(self) -> None:
         """Run until stop(), on the caller's event loop and without touching signals.
@@ -168,6 +169,6 @@ class Worker:
             with suppress(RuntimeError):  # the loop was closed meanwhile: it has ended
                 loop.call_soon_threadsafe(lambda: runner.stop(now=now))
 
-    async def _run_until_signal(self) -> None:
-        with stop_on_signals(self.stop):
+    async def _run_until_signal(self, signals: StopSignals) -> None:
+        with signals.during_run():
             await self.run_async()

@@ -76,7 +76,7 @@ WITH there AS (
 put AS (
     INSERT INTO bindings (id, tenant, model, event, action, queue, condition, input, version, since_xid, registered_at,
                           registered_by, source_file)
-    SELECT new_id(), $1, $2, $3, $4, $5, $6, $7, 1, pg_current_xact_id()::text::bigint, statement_timestamp(), $8::text,
+    SELECT new_id(), $1, $2, $3, $4, $5, $6, $7, 1, event_xid(), statement_timestamp(), $8::text,
         $10::text
     WHERE NOT EXISTS (SELECT FROM there)
     RETURNING *
@@ -144,7 +144,7 @@ WITH looked AS MATERIALIZED (
     FROM (
         SELECT * FROM events AS e
         WHERE e.stream = 'Model' AND (e.xid, e.position) > ($1::bigint::text::xid8, $2::bigint)
-            AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+            AND e.xid < (SELECT complete_event_xid())
         ORDER BY e.xid, e.position LIMIT $3::integer) AS e
 ),
 kept AS MATERIALIZED (

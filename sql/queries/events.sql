@@ -39,7 +39,7 @@ WITH looked AS MATERIALIZED (
     FROM (
         SELECT * FROM events AS e
         WHERE (e.xid, e.position) > ($1::bigint::text::xid8, $2::bigint)
-            AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+            AND e.xid < (SELECT complete_event_xid())
             AND ($5::uuid IS NULL OR e.stream_id = $5)
         ORDER BY e.xid, e.position LIMIT $9::integer) AS e
 ),
@@ -65,4 +65,4 @@ ORDER BY xid, position;
 
 -- name: event_head() :one
 -- The place after everything that is committed, and below what may still be.
-SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1) AS xid, 9223372036854775807 AS position;
+SELECT complete_event_xid()::text::bigint - 1 AS xid, 9223372036854775807 AS position;

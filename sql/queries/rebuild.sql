@@ -51,6 +51,14 @@ FROM events WHERE stream_id = ANY ($1::uuid[]) ORDER BY stream_id, version;
 -- name: rebuild_lock() :one
 LOCK TABLE job_records, ready, leases, dead, workflow_runs, run_waits, events IN ACCESS EXCLUSIVE MODE;
 
+-- name: rebuild_abandon_rewrite() :one
+-- A rewrite of partitions has copied rows that are about to be made anew.
+SELECT abandon_rewrite()::text AS done;
+
+-- name: rebuild_hold() :one
+-- Before a snapshot is taken: partitions that are replaced after that would look empty to it.
+LOCK TABLE ONLY events, ONLY job_records IN ACCESS SHARE MODE;
+
 -- name: rebuild_empty() :one
 TRUNCATE job_records, ready, leases, dead, workflow_runs, run_waits;
 

@@ -4,7 +4,7 @@
 -- The row of a workflow, made if there is none (definition_version 0), and locked; and what time it is then.
 INSERT INTO workflows AS w (id, tenant, name, definition_version, version, since_xid, is_scheduled, registered_at,
                             registered_by, source_file)
-VALUES (new_id(), $1::text, $2::text, 0, 0, pg_current_xact_id()::text::bigint, false, statement_timestamp(), $3::text,
+VALUES (new_id(), $1::text, $2::text, 0, 0, event_xid(), false, statement_timestamp(), $3::text,
         $4::text)
 ON CONFLICT (tenant, name) DO UPDATE SET name = EXCLUDED.name
 RETURNING w.*, clock_timestamp() AS now;
@@ -18,7 +18,7 @@ WITH put AS (
         paused_by = CASE WHEN removed_at IS NULL AND ($8 OR $6 IS NOT NULL) THEN paused_by END,
         since_xid = CASE WHEN definition_version = 0 OR removed_at IS NOT NULL OR model IS DISTINCT FROM $6::text
                               OR event_type IS DISTINCT FROM $7::text
-                         THEN pg_current_xact_id()::text::bigint ELSE since_xid END,
+                         THEN event_xid() ELSE since_xid END,
         registered_at = statement_timestamp(), registered_by = $3::text, source_file = $5::text, removed_at = NULL
     WHERE id = $1::uuid
     RETURNING *
@@ -46,7 +46,7 @@ WITH changed AS (
         removed_at = CASE WHEN $2::text = 'removed' THEN statement_timestamp() END,
         paused_at = CASE WHEN $2 = 'paused' THEN statement_timestamp() END,
         paused_by = CASE WHEN $2 = 'paused' THEN $3::text END,
-        since_xid = CASE WHEN $2 = 'resumed' THEN pg_current_xact_id()::text::bigint ELSE since_xid END
+        since_xid = CASE WHEN $2 = 'resumed' THEN event_xid() ELSE since_xid END
     WHERE id = $1::uuid AND removed_at IS NULL AND ($2 = 'removed' OR (paused_at IS NULL) = ($2 = 'paused'))
     RETURNING *
 ),

@@ -5,7 +5,7 @@
 -- the other. Nothing ever updates an event; retention drops whole partitions.
 --
 -- Streams are named by UUIDv7 (see new_id), which begins with its time: `events` and `job_records` are partitioned by
--- the same ranges of ids, one pair a day, so that one job's whole story lies in one pair (partitions.sql).
+-- the same ranges of ids, so that one job's whole story lies in one pair of partitions (50_partitions.sql).
 
 CREATE TYPE stream_type AS ENUM (
     'Job',
@@ -51,7 +51,8 @@ CREATE SEQUENCE event_position;
 CREATE TABLE events (
     stream_id uuid NOT NULL,
     -- A reader that tails the log goes by (xid, position) and stops below the oldest running transaction: positions are
-    -- handed out before commit, so by position alone a late commit would be missed.
+    -- handed out before commit, so by position alone a late commit would be missed. Where the schema came from another
+    -- cluster, whose ids were higher, a constant is added to xid by default (functions/60_order.sql).
     position  bigint NOT NULL DEFAULT nextval('event_position'),
     xid       xid8 NOT NULL DEFAULT pg_current_xact_id(),
     at        timestamptz NOT NULL,
@@ -75,41 +76,5 @@ END $$;
 CREATE INDEX events_in_commit_order ON events (xid, position);  -- event_tail
 CREATE INDEX events_recorded ON events (xid, position) WHERE stream = 'Model';  -- dispatch_read, record_forget
 
--- Pauses and tokens may outlive the day they began on: when retention drops that day, their events go here, and so does
--- what happens to them after it.
-CREATE TABLE events_kept PARTITION OF events DEFAULT;
-
 -- No plan depends on what is in an event's data, and to sort a sample of it was most of what analyzing the table cost.
 ALTER TABLE events ALTER COLUMN data SET STATISTICS 0;
-
--- Strong random bytes are dear, so a statement draws one uuid and derives the others that it needs: nobody can tell one of
--- them from another without the one it was drawn from, which nobody is told.
-CREATE FUNCTION derived(secret uuid, n bigint, bytes integer) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT substr(sha256(uuid_send($1) || int8send($2)), 1, $3)
-$$;
-
--- The n-th of a secret's ids, with the marks of a random one (RFC 9562 §5.4); 112 of its bits nobody can tell.
-CREATE FUNCTION nth_secret_id(secret uuid, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT encode(set_byte(set_byte(derived($1, $2, 16), 6, 64), 8, 128), 'hex')::uuid
-$$;
-
-CREATE FUNCTION microseconds_now() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-$$;
-
--- A time-ordered id, after RFC 9562 §5.7 and §6.2 method 3: 48 bits of milliseconds, 12 bits of their fraction, then 8
--- fixed bits for the cell (a shard; 0 today) and 48 random ones. A statement that needs many takes the n-th of a moment,
--- a microsecond apart, and they keep their order.
-CREATE FUNCTION nth_id(us bigint, secret uuid, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT encode(int8send((($1 + $3) / 1000) << 16 | 28672 | ($1 + $3) % 1000 * 4096 / 1000)
-                  || set_byte(set_byte(derived($2, $3, 8), 0, 128), 1, 0), 'hex')::uuid
-$$;
-
-CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
-    SELECT nth_id(microseconds_now(), gen_random_uuid(), 0)
-$$;
-
--- The smallest id of a moment: where a partition begins, and where a range of time begins in a query.
-CREATE FUNCTION first_id_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
-$$;

@@ -19,7 +19,7 @@ from atomo_gql.store.database import Database
 from tests.conftest import SECRET, until
 
 ROOT = Caller(subject="root", is_admin=True)
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,6 +16,7 @@ import asyncpg
 
 from atomo_gql.embedded import EmbeddedPostgres
 from tests.conftest import SECRET, admin, bearer, until
+from tests.ports import free_port
 
 _WORKER = """
 import asyncio
@@ -47,7 +47,7 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._ports = {"server": _free_port()}
+        self._ports = {"server": free_port()}
         self.url = self.url_of("server")
         self._dsn = ""
         self._postgres: EmbeddedPostgres | None = None
@@ -95,13 +95,13 @@ class Rig:
 
     def url_of(self, name: str) -> str:
         """Where the server of that name listens, each time it is started."""
-        return f"http://127.0.0.1:{self._ports.setdefault(name, _free_port())}"
+        return f"http://127.0.0.1:{self._ports.setdefault(name, free_port())}"
 
     async def start_server(self, name: str = "server") -> str:
         """`atomo-gql serve`, until it is ready; its address. Servers with other names share its database."""
         url = self.url_of(name)
         await self._start(name, "serve", "--port", str(self._ports[name]))
-        await until(lambda: self._is_ready(url, name), within=60)
+        await until(lambda: self._is_ready(url, name), within=240)
         return url
 
     async def start_worker(self) -> None:
@@ -161,7 +161,7 @@ class Rig:
 
         async def one_by_one(http: aiohttp.ClientSession) -> None:
             for n in numbers:
-                await until(lambda n=n: accepted(http, n), within=60)  # type: ignore[misc]
+                await until(lambda n=n: accepted(http, n), within=240)  # type: ignore[misc]
 
         async with aiohttp.ClientSession(headers=bearer()) as http, asyncio.TaskGroup() as group:
             for _ in range(16):
@@ -235,10 +235,3 @@ def a_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

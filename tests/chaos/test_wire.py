@@ -59,7 +59,7 @@ _FIFTY = """
 import asyncio
 from atomo_gql.worker import Worker
 
-worker = Worker(queues=["q"], concurrency=50, visibility=30, wait=5, drain_timeout=0.5)
+worker = Worker(queues=["q"], concurrency=50, visibility=30, wait=5, drain_timeout={drain})
 
 @worker.on("short")
 async def short(ctx):
@@ -86,7 +86,7 @@ async def test_sigterm_with_fifty_in_hand_reports_what_finished_and_the_rest_run
     async def handler(ctx: JobContext) -> None:
         began[ctx.job.id] = time.monotonic()
 
-    async with process(minted, tmp_path, drain=0.5, module=_FIFTY) as first:
+    async with process(minted, tmp_path, drain=3, module=_FIFTY) as first:
         for _ in range(50):
             await first.says()
         async with working(other):
@@ -102,7 +102,7 @@ async def test_sigterm_with_fifty_in_hand_reports_what_finished_and_the_rest_run
     assert status == 0, log
     assert "stopped: 10 succeeded, 40 handed back in " in log
     assert set(began) == set(long)
-    assert max(began.values()) - ended < 1
+    assert max(began.values()) - ended < 15, "long before the leases run out by themselves"
     rows = await sql.fetch("SELECT id::text, status, attempts, deliveries FROM jobs WHERE id::text = ANY ($1)", long)
     assert {tuple(row)[1:] for row in rows} == {("succeeded", 1, 2)}
     results = [(await server.job(job_id))["result"] for job_id in short]
@@ -128,7 +128,7 @@ async def test_a_server_that_is_away_for_twenty_seconds_loses_no_result(make_ser
             return ctx.job.id
 
         await stack.enter_async_context(working(worker))
-        await until(_shut(gate), within=20)
+        await until(_shut(gate))
         await asyncio.sleep(20)
         assert await sql.fetchval("SELECT count(*) FROM leases") >= 1
         gate.open()
@@ -136,7 +136,7 @@ async def test_a_server_that_is_away_for_twenty_seconds_loses_no_result(make_ser
         async def all_ended() -> bool:
             return bool(await sql.fetchval("SELECT count(*) = 60 FROM jobs WHERE status = 'succeeded'"))
 
-        await until(all_ended, within=40)
+        await until(all_ended, within=120)
     assert set(ran) == set(ids)
     assert set(ran.values()) == {1}
 

@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import SECRET, admin, bearer, until
+from atomo_gql.service.boot import BrokenFile, register_files
+from tests.conftest import SECRET, Server, admin, bearer, until
 
 BINDING = {"model": "Deal", "event": "updated", "action": "deal.notify"}
 
@@ -138,6 +139,22 @@ async def test_a_broken_file_stops_the_boot_with_its_name_and_reason(
 async def test_a_file_that_cannot_be_read_stops_the_boot(boot: Boot, tmp_path: Path) -> None:
     (tmp_path / "workflows" / "a.json").mkdir()
     assert f"Error: {tmp_path}/workflows/a.json: Is a directory" in await boot.refused()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
+async def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(server: Server, tmp_path: Path) -> None:
+    closed = tmp_path / "workflows"
+    closed.mkdir(mode=0o311)
+    for folder in tmp_path.parents:  # pytest's own are for root alone
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o711)
+    tmp_path.chmod(0o711)
+    os.seteuid(65_534)
+    try:
+        with pytest.raises(BrokenFile, match="workflows: Permission denied"):
+            await register_files(server.application.services, closed, None)
+    finally:
+        os.seteuid(0)
 
 
 async def test_two_servers_that_boot_at_once_register_what_files_say_once(boot: Boot, sql: Any) -> None:

@@ -11,17 +11,21 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import asyncpg
 import pytest
 
 from atomo_gql.cli.host import listen
 from atomo_gql.settings import Settings
+from tests.cli.signalled import signalled_to_its_end
 from tests.conftest import SECRET, admin, bearer, until
 from tests.embedded.helpers import ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes as Linux shows them")
 
+_GRACE_IS_OVER = "timeout graceful shutdown exceeded"  # as uvicorn says when it has waited for GRACE_SECS
 _OUT_OF_REACH = "redis://127.0.0.1:1"
 
 
@@ -68,7 +72,7 @@ class Service:
             assert found or self.process.returncode is None, self.log.read_text()
             return found
 
-        found: re.Match[str] = await until(look, within=30)
+        found: re.Match[str] = await until(look)
         return found
 
 
@@ -205,7 +209,7 @@ async def test_when_their_parent_is_killed_all_end_and_the_port_is_free(service:
     service.process.kill()
     await service.process.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*map(ended, children))
     listen(Settings(port=port)).close()
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -219,7 +223,7 @@ async def test_a_parent_that_dies_while_they_start_leaves_nobody_behind(dsn: str
 
         children = await until(have_begun)
         service.process.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.gather(*map(ended, children))
 
 
@@ -240,7 +244,7 @@ async def test_sigterm_finishes_what_is_under_way_and_ends_with_0(service: Servi
     service.process.terminate()
 
     assert [answer["jobs"] for _, answer in await asyncio.gather(*polls)] == [[]] * len(polls)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await service.process.wait() == 0
         await asyncio.gather(*map(ended, children))
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -248,20 +252,42 @@ async def test_sigterm_finishes_what_is_under_way_and_ends_with_0(service: Servi
 
 
 async def test_a_second_signal_ends_what_the_first_waits_for(service: Service) -> None:
+    async with _half_a_request(service):
+        await service.both("GET", "/healthz")  # it has been read, for connections are taken in turn
+        children = service.children()
+
+        service.process.terminate()
+        await until(lambda: _are_at_most(1, service))
+        service.process.terminate()
+
+        async with asyncio.timeout(60):
+            assert await service.process.wait() == 0
+            await asyncio.gather(*map(ended, children))
+    assert _GRACE_IS_OVER not in service.log.read_text()
+
+
+async def test_a_second_signal_ends_a_single_process_in_order(dsn: str, tmp_path: Path) -> None:
+    async with _service(tmp_path, DATABASE_URL=dsn) as service:
+        service.url = (await service.wrote(r"listening on (\S+)"))[1]
+        async with _half_a_request(service) as reader:
+            await service.ask("GET", "/healthz")
+            assert await signalled_to_its_end(service.process, signal.SIGTERM) == 0
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in service.log.read_text()
+    assert _GRACE_IS_OVER not in service.log.read_text()
+
+
+@contextlib.asynccontextmanager
+async def _half_a_request(service: Service) -> AsyncIterator[asyncio.StreamReader]:
+    """A request whose body the server waits for."""
     host, port = service.url.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")  # and no body
-    await service.both("GET", "/healthz")  # it has been read, for connections are taken in turn
-    children = service.children()
-
-    service.process.terminate()
-    await until(lambda: _are_at_most(1, service))
-    service.process.terminate()
-
-    async with asyncio.timeout(5):
-        assert await service.process.wait() == 0
-        await asyncio.gather(*map(ended, children))
-    writer.close()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    writer.write(f"{head}Authorization: {bearer()['Authorization']}\r\n\r\n".encode())
+    try:
+        yield reader
+    finally:
+        writer.close()
 
 
 async def _are_at_most(most: int, service: Service) -> bool:
@@ -278,13 +304,46 @@ async def test_the_embedded_postgresql_ends_after_them_at_ctrl_c(tmp_path: Path)
         assert "Traceback" not in service.log.read_text()
 
 
-async def test_processes_that_never_come_up_end_the_service_with_1(dsn: str, tmp_path: Path) -> None:
-    status, log = await _refused(tmp_path, "--workers", "2", DATABASE_URL=dsn, ATOMO_BROADCAST_URL=_OUT_OF_REACH)
+async def test_processes_that_never_come_up_end_the_service_with_1(service: Service, cluster: str, dsn: str) -> None:
+    closed = await asyncpg.connect(cluster)
+    await closed.execute(f"ALTER DATABASE {urlsplit(dsn).path[1:]} ALLOW_CONNECTIONS false")
+    await closed.close()
+    for child in service.children():
+        os.kill(child, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        status = await service.process.wait()
+    log = service.log.read_text()
 
     assert status == 1
     assert "starting it again" in log
+    assert "is not currently accepting connections" in log
     assert "Error: the server processes do not stay up" in log
-    assert "listening on" not in log
+    assert "Traceback" not in log
+
+
+async def test_a_redis_that_is_away_is_no_reason_not_to_start(dsn: str, tmp_path: Path) -> None:
+    async with _service(tmp_path, "--workers", "2", DATABASE_URL=dsn, ATOMO_BROADCAST_URL=_OUT_OF_REACH) as service:
+        await service.wrote(r"listening on (\S+) with 2 processes")
+        assert service.log.read_text().count("Redis (ATOMO_BROADCAST_URL) is away") == 2, "one line each"
+        assert "Traceback" not in service.log.read_text()
+
+
+async def test_settings_that_came_from_files_are_read_once_for_all_processes(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(dsn + "\n")
+    pipe = tmp_path / "pipe"  # whoever opens it a second time waits for ever
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_text, SECRET))
+    environment = {"DATABASE_URL_FILE": str(tmp_path / "url"), "JWT_SECRET_FILE": str(pipe), "JWT_SECRET": ""}
+    async with _service(tmp_path, "--workers", "2", **environment) as service:
+        await writing
+        service.url = (await service.wrote(r"listening on (\S+) with 2 processes"))[1]
+        (tmp_path / "url").unlink()
+        for child in service.children():
+            os.kill(child, signal.SIGKILL)
+            await service.wrote(f"process {child} has ended")
+        await service.both("POST", "/jobs", {"queue": "q", "kind": "k"}, **bearer())
+        for child in service.children():
+            assert SECRET not in Path(f"/proc/{child}/environ").read_text()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ async def _said(server: Server, *parts: bytes, pause: float = 0.01) -> tuple[byt
         for part in parts:
             writer.write(part)
             await asyncio.sleep(pause)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
     except ConnectionError:
         return b"", b""
     finally:

@@ -4,6 +4,9 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
+from atomo_gql.service import waiting
 from tests.conftest import MakeServer, Server, bearer, until
 
 
@@ -84,13 +87,16 @@ async def test_a_job_waits_for_its_time(server: Server) -> None:
     assert job["id"] == job_id
 
 
-async def test_a_long_poll_on_one_server_wakes_for_an_enqueue_on_the_other(make_server: MakeServer) -> None:
+async def test_a_long_poll_on_one_server_wakes_for_an_enqueue_on_the_other(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_LOOK_SECS", 40.0)
     here, there = await make_server(), await make_server()
     worker = await here.mint("q")
     there_worker = type(worker)(there, worker.token_id, worker.token)
     took = []
     for _ in range(10):
-        polling = asyncio.create_task(there_worker.lease("q", waitSecs=20))
+        polling = asyncio.create_task(there_worker.lease("q", waitSecs=60))
         await until(lambda: _waiting(there, 1))
         began = time.perf_counter()
         job_id = await here.enqueue()
@@ -99,7 +105,7 @@ async def test_a_long_poll_on_one_server_wakes_for_an_enqueue_on_the_other(make_
         assert job["id"] == job_id
         await there_worker.report("complete", job)
     print(f"\nlong poll across servers, enqueue call to lease: {', '.join(f'{t * 1000:.0f}' for t in took)} ms")
-    assert sorted(took)[5] < 0.9, "woken by the hint, and not by the look once a second"
+    assert sorted(took)[5] < 20, "woken by the hint, and not by the look every forty seconds"
 
 
 async def _waiting(server: Server, count: int) -> bool:
@@ -110,7 +116,7 @@ async def test_a_long_poll_ends_empty_when_its_time_is_up(server: Server) -> Non
     worker = await server.mint("q")
     began = time.perf_counter()
     assert await worker.lease("q", waitSecs=0.3) == []
-    assert 0.25 < time.perf_counter() - began < 5
+    assert 0.25 < time.perf_counter() - began < 30
 
 
 async def test_a_client_that_hangs_up_while_it_waits_takes_no_job(server: Server, sql: Any) -> None:

@@ -78,7 +78,7 @@ async def test_doubles_that_wait_get_one_answer(make_server: MakeServer) -> None
     servers = [await make_server() for _ in range(2)]
     worker = await servers[0].mint("q")
     asking = [type(worker)(server, worker.token_id, worker.token) for server in servers * 2]
-    waiting = [asyncio.create_task(w.lease("q", capacity=5, waitSecs=5, requestId="r")) for w in asking]
+    waiting = [asyncio.create_task(w.lease("q", capacity=5, waitSecs=60, requestId="r")) for w in asking]
     while sum(len(s.application.services.leases.room) for s in servers) < 4:
         await asyncio.sleep(0.01)
     for _ in range(3):

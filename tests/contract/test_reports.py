@@ -182,7 +182,7 @@ async def test_a_lease_with_reports_does_not_wait(server: Server) -> None:
     await server.enqueue()
     [job] = await worker.lease("q")
     status, answer = await worker.call(
-        "/jobs/lease", {"queues": ["q"], "waitSecs": 60, "reports": [report("complete", job)]}, timeout=10
+        "/jobs/lease", {"queues": ["q"], "waitSecs": 60, "reports": [report("complete", job)]}, timeout=45
     )
     assert (status, answer["jobs"], len(answer["outcomes"])) == (200, [], 1)
 

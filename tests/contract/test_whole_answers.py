@@ -61,7 +61,7 @@ async def told(port: int, request: bytes, later: bytes = b"") -> bytes:
     if later:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 "), "asked to go on before it answers"
         writer.write(later)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
 
@@ -124,34 +124,44 @@ async def test_a_part_is_not_kept_until_the_next() -> None:
     async with serving(LeanProtocol, pausing) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request("/"))
-        await asyncio.wait_for(reader.readuntil(b"one"), 10)
+        await asyncio.wait_for(reader.readuntil(b"one"), 60)
         has_come.set()
-        await asyncio.wait_for(reader.readuntil(b"two"), 10)
+        await asyncio.wait_for(reader.readuntil(b"two"), 60)
         writer.close()
 
 
-async def _until_closed(reader: asyncio.StreamReader) -> float:
-    began = asyncio.get_running_loop().time()
-    assert await asyncio.wait_for(reader.read(), 10) == b""
-    return asyncio.get_running_loop().time() - began
-
-
-async def test_a_connection_ends_when_it_was_idle_for_long_and_not_before() -> None:
+@pytest.mark.parametrize("path", ["/", "/slow"])
+async def test_a_connection_ends_when_it_was_idle_for_long_and_not_before(path: str) -> None:
     """Its timer is moved on by each request, and does not end one that takes longer."""
+    loop = asyncio.get_running_loop()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.6 if scope["path"] == "/slow" else 0)
+        await asyncio.sleep(idle * 1.5 if scope["path"] == "/slow" else 0)
         await app(scope, receive, send)
 
-    async with serving(LeanProtocol, slow, idle=0.4) as port:
+    async def kept(port: int) -> bool:
+        """Whether all requests came in time; then the connection has ended in time."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for path in ("/", "/slow", "/", "/", "/"):
+        began = last = loop.time()
+        while last - began < idle * 1.5:
             writer.write(request(path, close=False))
-            assert (await asyncio.wait_for(reader.readuntil(b"hello"), 10)).startswith(b"HTTP/1.1 200 ")
-            await asyncio.sleep(0.25)
-        assert 0.05 < await _until_closed(reader) < 2
+            assert (await asyncio.wait_for(reader.readuntil(b"hello"), 60)).startswith(b"HTTP/1.1 200 ")
+            last = loop.time()
+            await asyncio.sleep(idle * 0.4)
+            if loop.time() - last > idle * 0.8:
+                writer.close()
+                return False
+        assert await asyncio.wait_for(reader.read(), 60) == b""
+        assert loop.time() - last > idle * 0.9
         writer.close()
         await writer.wait_closed()
+        return True
+
+    for idle in (0.5, 2, 8):  # a busy machine may be too late for the first
+        async with serving(LeanProtocol, slow, idle=idle) as port:
+            if await kept(port):
+                return
+    raise AssertionError("the machine is too slow for this test")
 
 
 async def test_a_connection_has_one_timer_and_leaves_none() -> None:
@@ -165,11 +175,11 @@ async def test_a_connection_has_one_timer_and_leaves_none() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(20):
             writer.write(request("/", close=False))
-            await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+            await asyncio.wait_for(reader.readuntil(b"hello"), 60)
         assert len(timers() - others) == 1
         writer.close()
         await writer.wait_closed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while timers() - others:
                 await asyncio.sleep(0.01)
 
@@ -190,10 +200,10 @@ async def test_closed_connections_leave_nothing_to_the_collector() -> None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 for _ in range(2):
                     writer.write(request("/", close=False))
-                    await asyncio.wait_for(reader.readuntil(b"hello"), 10)
+                    await asyncio.wait_for(reader.readuntil(b"hello"), 60)
                 writer.close()
                 await writer.wait_closed()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while any(protocol() for protocol in made):
                     await asyncio.sleep(0.01)
         assert len(made) == 5
@@ -226,10 +236,10 @@ async def test_what_several_send_in_one_turn_arrives() -> None:
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         for _, writer in clients:
             writer.write(request("/"))
-        heads = [asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) for reader, _ in clients]
+        heads = [asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60) for reader, _ in clients]
         assert all(head.startswith(b"HTTP/1.1 200 ") for head in await asyncio.gather(*heads))
         have_come.set()
         for reader, writer in clients:
-            assert b"end" in await asyncio.wait_for(reader.read(), 10)
+            assert b"end" in await asyncio.wait_for(reader.read(), 60)
             writer.close()
             await writer.wait_closed()

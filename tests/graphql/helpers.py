@@ -37,7 +37,7 @@ class Subscription:
 
     async def next(self) -> Any:
         """The data of its next event, or {"error": code}, or None when it has completed."""
-        frame = await self._socket.receive_json(timeout=30)
+        frame = await self._socket.receive_json(timeout=60)
         match frame["type"]:
             case "next":
                 assert "errors" not in frame["payload"], frame
@@ -56,7 +56,7 @@ async def subscribed(
     async with server.http.ws_connect(f"{server.url}/graphql", protocols=["graphql-transport-ws"]) as socket:
         payload = {"authorization": authorization or f"Bearer {token()}"}
         await socket.send_json({"type": "connection_init", "payload": payload})
-        assert (await socket.receive_json(timeout=20))["type"] == "connection_ack"
+        assert (await socket.receive_json(timeout=60))["type"] == "connection_ack"
         await socket.send_json({"id": "1", "type": "subscribe", "payload": {"query": query, "variables": variables}})
         yield Subscription(socket)
 

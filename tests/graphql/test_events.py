@@ -137,7 +137,7 @@ async def test_a_pass_watches_its_job_and_opens_nothing_else(server: Server) -> 
         assert await following.next() == {"error": "NOT_FOUND"}
     async with server.http.ws_connect(f"{server.url}/realtime/ws?token={made['token']}") as socket:
         await socket.send_json({"op": "subscribe", "channel": f"job:{job_id}"})
-        assert (await socket.receive_json(timeout=20))["status"] == "queued"
+        assert (await socket.receive_json(timeout=60))["status"] == "queued"
     headers = {"Authorization": authorization}
     for query in (
         f'{{ job(id: "{job_id}") {{ id }} }}',

@@ -2,11 +2,15 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
-from tests.conftest import Server, admin, bearer, until
+from atomo_gql.cli.host import running
+from atomo_gql.settings import Settings
+from tests.conftest import SECRET, Server, admin, bearer, until
 
 WATCH = "subscription ($id: ID!) { jobProgress(id: $id) { status percent } }"
 RESPONSE = "application/graphql-response+json"
@@ -160,3 +164,23 @@ async def test_events_stream_to_the_end_and_a_client_that_goes_is_forgotten(serv
 
 async def _watchers(server: Server, count: int) -> bool:
     return server.application.hub.watchers == count
+
+
+async def test_a_server_that_ends_is_not_held_up_by_streams(
+    dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(jwt_secret=SECRET, data_dir=tmp_path, port=0, env="test")
+    async with aiohttp.ClientSession(headers=bearer() | {"Accept": "text/event-stream"}) as http:
+        async with running(settings, dsn) as server:
+            job = {"queue": "nobody's", "kind": "k"}
+            async with http.post(f"{server.url}/jobs", json=job) as answer:
+                job_id = (await answer.json())["id"]
+            body = {"query": WATCH, "variables": {"id": job_id}}
+            stream = await http.post(f"{server.url}/graphql", json=body)
+            assert await stream.content.readline() == b"event: next\n"
+            server.stop()
+            await server.task
+        rest = (await stream.content.read()).decode()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert '"QUEUED"' in rest
+    assert "complete" not in rest, "the client must subscribe anew"

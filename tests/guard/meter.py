@@ -12,7 +12,7 @@ _SO_FAR = """
 SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, blks_hit + blks_read, xact_commit
 FROM pg_stat_database WHERE datname = $1"""
 # What a connection has counted is told at the end of a transaction that has looked at a table.
-_TELL = "SELECT pg_stat_force_next_flush() FROM migrations LIMIT 1"
+_TELL = "SELECT pg_stat_force_next_flush() FROM schema_versions LIMIT 1"
 _QUIET = """
 DO $$ DECLARE t regclass; BEGIN
     FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'atomo'::regnamespace LOOP

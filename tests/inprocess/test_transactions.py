@@ -185,7 +185,7 @@ async def test_a_role_with_two_rights_enqueues_and_does_nothing_else(sql: Any) -
             *(f"DELETE FROM {name}" for name, is_view in relations if not is_view),
             "SELECT atomo.take_ready(NULL, NULL, NULL, 1, NULL, NULL)",
             "SELECT atomo.make_partitions(9)",
-            "SELECT atomo.drop_partition_pair('20200101', now(), now())",
+            "SELECT atomo.rewrite_partitions(atomo.new_id(), atomo.new_id(), NULL)",
         ]
         for statement in refused:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -30,7 +30,7 @@ async def test_a_client_enqueues_and_watches_to_the_end(server: Server, packages
 
     async def line() -> Any:
         assert process.stdout is not None
-        text = await asyncio.wait_for(process.stdout.readline(), 30)
+        text = await asyncio.wait_for(process.stdout.readline(), 60)
         assert text, (await process.communicate())[1].decode()
         return json.loads(text)
 

@@ -18,13 +18,13 @@ WATCH = "subscription ($id: ID!) { jobProgress(id: $id) { status percent message
 async def _frames(socket: aiohttp.ClientWebSocketResponse, last: str = "end") -> list[Any]:
     found: list[Any] = []
     while not found or found[-1]["type"] != last:
-        found.append(await socket.receive_json(timeout=20))
+        found.append(await socket.receive_json(timeout=60))
     return found
 
 
 async def _first(socket: aiohttp.ClientWebSocketResponse, **wanted: Any) -> Any:
     while True:
-        frame = await socket.receive_json(timeout=20)
+        frame = await socket.receive_json(timeout=60)
         if all(frame.get(name) == value for name, value in wanted.items()):
             return frame
 
@@ -37,7 +37,7 @@ async def test_a_page_on_one_server_sees_a_worker_on_the_other(make_server: Make
     big = {"text": "x" * 20_000}
     async with there.http.ws_connect(f"{there.url}/realtime/ws?token={token()}") as socket:
         await socket.send_json({"op": "subscribe", "channel": channel})
-        first = await socket.receive_json(timeout=20)
+        first = await socket.receive_json(timeout=60)
         assert (first["type"], first["channel"], first["jobId"], first["status"]) == (
             "progress",
             channel,
@@ -61,7 +61,7 @@ async def test_a_slow_page_skips_to_the_newest_and_does_not_miss_the_end(server:
     [job] = await worker.lease("q")
     async with server.http.ws_connect(f"{server.url}/realtime/ws?token={token()}") as socket:
         await socket.send_json({"op": "subscribe", "channel": f"job:{job_id}"})
-        await socket.receive_json(timeout=20)
+        await socket.receive_json(timeout=60)
         await asyncio.gather(*(worker.report("progress", job, percent=n / 500) for n in range(500)))
         await worker.report("complete", job)
         assert (await _frames(socket))[-1]["status"] == "succeeded"
@@ -74,7 +74,7 @@ async def test_a_page_that_comes_after_the_end_is_told_the_end(server: Server) -
     await worker.report("fail", job, error="boom", retryable=False)
     async with server.http.ws_connect(f"{server.url}/realtime/ws?token={token()}") as socket:
         await socket.send_json({"op": "subscribe", "channel": f"job:{job_id}"})
-        end = await socket.receive_json(timeout=20)
+        end = await socket.receive_json(timeout=60)
         assert (end["type"], end["status"], end["error"]) == ("end", "dead", "boom")
 
 
@@ -91,10 +91,10 @@ async def test_what_may_not_be_watched_is_an_error_frame(server: Server) -> None
             ("x" * 5_000, "BAD_USER_INPUT"),
         ]:
             await socket.send_str(text)
-            frame = await socket.receive_json(timeout=20)
+            frame = await socket.receive_json(timeout=60)
             assert (frame["type"], frame["code"]) == ("error", code), text[:50]
         await socket.send_bytes(b"\x00")
-        assert (await socket.receive_json(timeout=20))["type"] == "error"
+        assert (await socket.receive_json(timeout=60))["type"] == "error"
 
 
 @pytest.mark.parametrize("query", ["", "?token=", "?token=nonsense"])
@@ -110,7 +110,7 @@ async def test_updates_arrive_again_after_the_listening_connection_was_lost(make
     job_id = await here.enqueue()
     async with there.http.ws_connect(f"{there.url}/realtime/ws?token={token()}") as socket:
         await socket.send_json({"op": "subscribe", "channel": f"job:{job_id}"})
-        await socket.receive_json(timeout=20)
+        await socket.receive_json(timeout=60)
         killed = await sql.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE application_name = 'atomo-gql listener' AND datname = current_database()"
@@ -148,7 +148,7 @@ async def test_a_socket_that_does_not_say_who_it_is_is_refused(server: Server) -
     for payload in ({}, {"authorization": "Bearer nonsense"}, {"authorization": 5}):
         async with server.http.ws_connect(f"{server.url}/graphql", protocols=["graphql-transport-ws"]) as socket:
             await socket.send_json({"type": "connection_init", "payload": payload})
-            assert (await socket.receive(timeout=20)).type is aiohttp.WSMsgType.CLOSE
+            assert (await socket.receive(timeout=60)).type is aiohttp.WSMsgType.CLOSE
             assert socket.close_code == 4403
 
 

@@ -43,7 +43,7 @@ async def test_a_row_that_somebody_holds_is_passed_over_and_not_waited_for(datab
     async with sql.transaction():
         await sql.execute("SELECT 1 FROM ready WHERE id = $1 FOR UPDATE", first.id)
         for queues in (("q",), ("q", "r"), ("*",)):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 jobs = await _take(database, worker, *queues)
             if jobs:
                 assert [UUID(job.id) for job in jobs] == [second.id]
@@ -193,7 +193,7 @@ async def test_what_another_is_just_taking_leaves_the_next_request_no_shorter(da
 
 async def _wait_until_blocked(sql: Any) -> None:
     """Until a statement of another connection waits for a lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await sql.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         ):

@@ -17,7 +17,8 @@ BEGIN
     END IF;
     RETURN true;
 END $$"""
-_IS_HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 7"
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+_IS_HELD = f"{_WAITING} AND wait_event = 'advisory'"
 
 
 async def test_a_job_that_is_committed_while_a_lease_runs_is_given_whole(server: Server, dsn: str, sql: Any) -> None:
@@ -52,7 +53,7 @@ async def test_a_report_is_accepted_when_a_heartbeat_commits_while_it_waits_for_
     await transaction.start()
     await other.execute("UPDATE leases SET expires_at = expires_at + interval '1 second'")
     reporting = asyncio.create_task(worker.report(verb, job))
-    await until(lambda: sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    await until(lambda: sql.fetchval(_WAITING))
     await transaction.commit()
     await other.close()
 

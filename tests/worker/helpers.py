@@ -50,7 +50,7 @@ async def working(worker: Worker) -> AsyncIterator[None]:
         await task
 
 
-async def reached(server: Server, job_id: str, status: str, *, within: float = 40) -> Any:
+async def reached(server: Server, job_id: str, status: str, *, within: float = 60) -> Any:
     """The job, once it has come to this state."""
 
     async def look() -> Any:
@@ -69,7 +69,7 @@ class Process:
     async def says(self) -> str:
         """The next line that a handler prints."""
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 30)
+        line = await asyncio.wait_for(self.process.stdout.readline(), 60)
         assert line, "the worker ended"
         return line.decode().strip()
 
@@ -80,7 +80,7 @@ class Process:
 
     async def end(self) -> tuple[int | None, str]:
         """Wait for its end: the exit status, and what it logged."""
-        _, err = await asyncio.wait_for(self.process.communicate(), 40)
+        _, err = await asyncio.wait_for(self.process.communicate(), 60)
         return self.process.returncode, err.decode()
 
 

@@ -40,7 +40,7 @@ async def test_a_thread_that_waits_for_the_end_of_the_attempt_is_told(server: Se
 
     @worker.on("k")
     async def handler(ctx: JobContext) -> None:
-        waiting = asyncio.create_task(asyncio.to_thread(ctx.cancelled.wait_in_thread, 20))
+        waiting = asyncio.create_task(asyncio.to_thread(ctx.cancelled.wait_in_thread, 60))
         try:
             await asyncio.Event().wait()
         finally:
@@ -72,7 +72,7 @@ async def test_the_flag_is_set_whenever_it_is_first_asked_for(server: Server, as
 
 
 async def test_a_job_that_asks_for_nothing_is_kept_for_as_long_as_it_takes(server: Server, sql: Any) -> None:
-    worker = await _worker(server, visibility=1)
+    worker = await _worker(server, visibility=3)
     finish = asyncio.Event()
 
     @worker.on("k")
@@ -83,9 +83,9 @@ async def test_a_job_that_asks_for_nothing_is_kept_for_as_long_as_it_takes(serve
         ids = [await server.enqueue()]
         await reached(server, ids[0], "leased")
         since = await sql.fetchval("SELECT now()")
-        await until(lambda: sql.fetchval("SELECT now() > $1::timestamptz + interval '0.5 s'", since))
+        await until(lambda: sql.fetchval("SELECT now() > $1::timestamptz + interval '1.5 s'", since))
         ids.append(await server.enqueue())  # which begins while the first one's heartbeat is on its way
-        await until(lambda: sql.fetchval("SELECT now() > $1::timestamptz + interval '4 s'", since))
+        await until(lambda: sql.fetchval("SELECT now() > $1::timestamptz + interval '6 s'", since))
         assert await server.application.services.housekeeping.sweep() == 0
         finish.set()
         assert [(await reached(server, job_id, "succeeded"))["attempts"] for job_id in ids] == [1, 1]
@@ -135,7 +135,7 @@ async def test_a_server_that_says_no_more_than_it_must_is_understood() -> None:
     async def handler(ctx: JobContext) -> None:
         seen.append((ctx.job.attempts, ctx.job.deliveries, ctx.job.timeout_secs, ctx.job.payload))
 
-    async with working(worker), asyncio.timeout(20):
+    async with working(worker), asyncio.timeout(60):
         await reported.wait()
     await runner.cleanup()
     assert seen == [(2, None, None, None)]

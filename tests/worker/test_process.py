@@ -157,7 +157,7 @@ async def test_a_changed_file_is_taken_up(server: Server, tmp_path: Path) -> Non
             job = await reached(server, await server.enqueue("q", "version"), "succeeded")
             return bool(job["result"] == 2)
 
-        await until(is_new, within=30)
+        await until(is_new)
         worker.process.send_signal(signal.SIGINT)
         status, log = await worker.end()
     assert "handlers.py changed: starting anew" in log

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,10 @@ async def test_a_long_argument_does_not_hold_up_the_event_loop() -> None:
         return len(await ctx.run_in_process(_length, "x" * 5_000_000))
 
     ticking = asyncio.create_task(tick())
+    began = time.monotonic()
     assert (await run_handler(worker, "k")).result == 10_000_000
     ticking.cancel()
-    assert late[0] < 0.3, "starting the process alone takes longer"
+    assert late[0] < (time.monotonic() - began) / 2, "the loop went on meanwhile"
 
 
 async def test_a_script_without_a_guard_does_not_become_two_workers(server: Server, tmp_path: Any) -> None:
@@ -140,7 +142,7 @@ async def test_a_process_dies_with_its_attempt(tmp_path: Any) -> None:
     async def handler(ctx: JobContext) -> None:
         await ctx.run_in_process(_spin, str(told))
 
-    async def started() -> bool:
+    def has_started() -> bool:
         return told.exists() and bool(told.read_text())
 
     async def ended() -> bool:
@@ -150,9 +152,10 @@ async def test_a_process_dies_with_its_attempt(tmp_path: Any) -> None:
             return True
         return False
 
-    running = asyncio.create_task(run_handler(worker, "k", timeout_secs=5))
-    await until(started, within=20)
-    ran = await running
-    assert (ran.outcome, ran.retryable) == ("fail", True)
-    assert ran.error == "timed out after 5 s"
+    for seconds in (5, 20, 80):  # a busy machine may take as long to start a process
+        ran = await run_handler(worker, "k", timeout_secs=seconds)
+        assert (ran.outcome, ran.retryable) == ("fail", True)
+        assert ran.error == f"timed out after {seconds} s"
+        if has_started():
+            break
     await until(ended)

@@ -200,10 +200,10 @@ def change(source: Any, place: str, value: Json) -> Any:
 )
 def test_every_rule_names_the_place_that_breaks_it(place: str, value: Json, named: str) -> None:
     source = change(GOOD, place, value)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(BadUserInput) as refused:
         read(source)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     field = refused.value.field or ""
     assert field == named or (named == "definition" and field.startswith("definition")), refused.value.detail
     assert field.removesuffix("]") in refused.value.detail or field in refused.value.detail
@@ -283,11 +283,11 @@ async def test_a_hostile_definition_is_refused_at_once_and_registers_nothing(
     replica: Replica, sql: Any, name: str
 ) -> None:
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         with pytest.raises((BadUserInput, PayloadTooLarge)) as refused:
             await replica.services.workflows.register(ROOT, HOSTILE[name])
-        spent, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+        spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert spent < 5, "tracing makes it several times slower than it is"

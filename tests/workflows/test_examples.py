@@ -72,7 +72,7 @@ class Studio:
         async def look() -> bool:
             return len(self.given.get(kind, [])) >= count
 
-        await until(look, within=20)
+        await until(look)
         return self.given[kind]
 
 
@@ -311,7 +311,7 @@ async def _caught_up(server: Server) -> None:
     async def is_done() -> bool:
         return await server.application.services.dispatcher.look() == 0 and not await _alive(server)
 
-    await until(is_done, within=20)
+    await until(is_done)
 
 
 async def _alive(server: Server) -> int:

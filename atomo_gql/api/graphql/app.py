@@ -1,5 +1,7 @@
 """`/graphql`: who is let in, and to which transport."""
 
+import asyncio
+
 from starlette.types import Receive, Scope, Send
 
 from atomo_gql.api.errors import internal
@@ -21,6 +23,11 @@ class GraphQLApp:
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
         self._engine = Engine(core_schema())
+        self._ending = asyncio.Event()
+
+    def end_streams(self) -> None:
+        """The server ends: cut the streams of events, which would hold it up for as long as their jobs last."""
+        self._ending.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one connection."""
@@ -35,7 +42,7 @@ class GraphQLApp:
                 return
             context = self._context(headers)
             context.maybe_caller = await self._caller(headers)
-            await http.exchange(scope, receive, send, self._engine, context, self._doors.max_batch)
+            await http.exchange(scope, receive, send, self._engine, context, self._doors.max_batch, self._ending)
         except AtomoError as error:
             await http.refuse(receive, send, error)
         except Exception:

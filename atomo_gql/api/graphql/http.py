@@ -45,8 +45,10 @@ def to_json(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-async def exchange(scope: Scope, receive: Receive, send: Send, engine: Engine, context: Context, most: int) -> None:
-    """Answer one request of a caller who has been let in."""
+async def exchange(
+    scope: Scope, receive: Receive, send: Send, engine: Engine, context: Context, most: int, ending: asyncio.Event
+) -> None:
+    """Answer one request of a caller who has been let in. A stream of events is cut when `ending` is set."""
     headers = dict(scope["headers"])
     accept = headers.get(b"accept", b"").decode("latin-1").lower()
     media_type = _RESPONSE if _RESPONSE in accept else "application/json"
@@ -57,7 +59,7 @@ async def exchange(scope: Scope, receive: Receive, send: Send, engine: Engine, c
             raise MethodNotAllowed("a mutation must be sent with POST")
         # Some clients offer everything they can read with every request; what answers once is then answered as JSON.
         if _STREAM in accept and (operation.is_subscription or "json" not in accept):
-            await _send_stream(send, receive, context, engine, operation, request)
+            await _send_stream(send, receive, context, engine, operation, request, ending)
             return
         if operation.is_subscription:
             raise Refused([refusal(BadUserInput(f"a subscription needs a WebSocket, or Accept: {_STREAM}"))])
@@ -123,9 +125,18 @@ async def _send(
 
 
 async def _send_stream(
-    send: Send, receive: Receive, context: Context, engine: Engine, operation: Operation, request: Request
+    send: Send,
+    receive: Receive,
+    context: Context,
+    engine: Engine,
+    operation: Operation,
+    request: Request,
+    ending: asyncio.Event,
 ) -> None:
-    """Events until the operation ends, the token expires or the client goes."""
+    """Events until the operation ends, the token expires, the client goes or the server ends.
+
+    A stream that the server cuts has no `complete`, so that its client subscribes anew, at another server.
+    """
     headers = [
         (b"content-type", f"{_STREAM}; charset=utf-8".encode()),
         (b"cache-control", b"no-cache"),
@@ -133,13 +144,13 @@ async def _send_stream(
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     sending = asyncio.create_task(_events(send, context, engine, operation, request))
-    leaving = asyncio.create_task(_hung_up(receive))
+    tasks = (sending, asyncio.create_task(_hung_up(receive)), asyncio.create_task(ending.wait()))
     try:
-        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (sending, leaving):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(sending, leaving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     await send({"type": "http.response.body", "body": b""})
 
 

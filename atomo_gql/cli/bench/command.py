@@ -1,6 +1,5 @@
 """`atomo-gql bench`."""
 
-import asyncio
 import importlib
 import json
 import logging
@@ -15,11 +14,11 @@ import click
 from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from atomo_gql.cli import signals
 from atomo_gql.cli.bench import page, plots, table
 from atomo_gql.cli.bench.figures import Rounds, Scenario, summary
 from atomo_gql.cli.bench.rig import Rig, a_rig
 from atomo_gql.cli.bench.told import Outcome, Run, combined, read
-from atomo_gql.cli.host import on_signals
 from atomo_gql.settings import MOST_WORKERS
 
 # By the name of a scenario: its module, and what it is called there.
@@ -156,29 +155,13 @@ def _measured(names: list[str], how: _How) -> Run:
     logging.getLogger("atomo_gql").setLevel(logging.WARNING)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    is_ended = False
-
-    async def until_a_signal() -> Run:
-        task = asyncio.current_task()
-
-        def end() -> None:
-            nonlocal is_ended
-            is_ended = True
-            if task:
-                task.cancel()
-
-        on_signals(end)
-        return await _bench(names, how)
-
     try:
-        run = asyncio.run(until_a_signal())
-    except BaseException:
-        if is_ended:  # what was measured broke off, as it should; processes, databases and folders are gone
-            raise click.Abort from None
-        raise
-    if not any(outcome["measures"] for outcome in run["scenarios"]):
+        figures = signals.run(_bench(names, how), ends_process=False)
+    except SystemExit:  # at a signal; processes, databases and folders are gone
+        raise click.Abort from None
+    if not any(outcome["measures"] for outcome in figures["scenarios"]):
         raise click.ClickException(f"no measure of {', '.join(names)} has {how.only!r} in its name")
-    return run
+    return figures
 
 
 async def _bench(names: list[str], how: _How) -> Run:

@@ -19,7 +19,7 @@ import click
 import orjson
 
 from atomo_gql.cli.bench.target import Target
-from atomo_gql.cli.host import database, migrated, reached
+from atomo_gql.cli.start import database, migrated, reached
 from atomo_gql.cli.token import sign
 from atomo_gql.embedded.spawn import command
 from atomo_gql.settings import VARIABLES, Settings
@@ -110,7 +110,7 @@ async def a_rig(minutes: float = 0.0, workers: int = 1) -> AsyncIterator[Rig]:
             workers=workers,
         )
         dsn = await stack.enter_async_context(database(settings))
-        with reached():
+        with reached(dsn):
             base = await stack.enter_async_context(_opened(dsn))
         port = _free_port()
         echo = await stack.enter_async_context(module("echo", str(port)))

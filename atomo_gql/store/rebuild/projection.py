@@ -51,6 +51,7 @@ async def verify(database: Database) -> AsyncIterator[Proof]:
                 database.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
+                await connection.execute(statements()["rebuild_hold"].text)
                 ids = await ids_after(connection, room.IN_EITHER, after)
                 if not ids:
                     break
@@ -72,7 +73,7 @@ async def rebuild(database: Database) -> Made:
         BrokenStream: a stream contradicts itself; nothing is changed.
     """
     async with database.connection() as connection, connection.transaction():
-        for name in ("rebuild_lock", "rebuild_empty"):
+        for name in ("rebuild_lock", "rebuild_abandon_rewrite", "rebuild_empty"):
             await connection.execute(statements()[name].text, timeout=None)
         made = Made(await _make(connection, jobs), await _make(connection, runs))
         await runs.settle(connection)

@@ -12,7 +12,7 @@ import aiohttp
 
 from atomo_gql.cli.bench.peer.kept import PORT, URL, kept, say
 from atomo_gql.cli.bench.rig import listening
-from atomo_gql.cli.host import migrated
+from atomo_gql.cli.start import migrated
 from atomo_gql.cli.token import sign
 from atomo_gql.settings import Settings
 

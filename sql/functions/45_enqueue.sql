@@ -1,12 +1,14 @@
--- Enqueueing from any session: atomo.enqueue_job, with the rules of enqueueing in SQL.
+-- Enqueueing from any session, as part of its transaction: what domain/rules.py is to the servers, these functions are to
+-- SQL, in the same words and the same order. docs/transactional-enqueue.md tells their story.
+
 -- A refusal: SQLSTATE 22023, the sentence, the field's name on the wire as COLUMN, and a code of docs/errors.md as DETAIL.
-CREATE FUNCTION refuse(field text, rule text, code text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION refuse(field text, rule text, code text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = field || ' ' || rule, COLUMN = field, DETAIL = code;
 END $$;
 
 -- Blank is what Python's str.strip() takes away.
-CREATE FUNCTION check_name(field text, value text, most integer) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION check_name(field text, value text, most integer) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF value IS NULL THEN
         PERFORM refuse(field, 'is required', 'BAD_USER_INPUT');
@@ -19,14 +21,14 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION check_range(field text, value integer, lowest integer, highest integer) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION check_range(field text, value integer, lowest integer, highest integer) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF value NOT BETWEEN lowest AND highest THEN
         PERFORM refuse(field, format('must be from %s to %s, not %s', lowest, highest, value), 'BAD_USER_INPUT');
     END IF;
 END $$;
 
-CREATE FUNCTION check_moment(field text, value timestamptz) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION check_moment(field text, value timestamptz) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF value NOT BETWEEN '1970-01-01T00:00:00Z' AND '9000-01-01T00:00:00Z' THEN
         PERFORM refuse(field, 'must lie between the years 1970 and 9000', 'BAD_USER_INPUT');
@@ -34,13 +36,13 @@ BEGIN
 END $$;
 
 -- Whether it is what some double is written as. PostgreSQL keeps no difference between 1e20 and a 1 with twenty zeros.
-CREATE FUNCTION is_double(value numeric) RETURNS boolean LANGUAGE sql IMMUTABLE SET extra_float_digits = 1 AS $$
+CREATE OR REPLACE FUNCTION is_double(value numeric) RETURNS boolean LANGUAGE sql IMMUTABLE SET extra_float_digits = 1 AS $$
     SELECT $1::float8::text::numeric = $1
 $$;
 
 -- What jsonb itself refuses (NUL, lone surrogates, no JSON at all) does not come here. Each look that is dear follows one
 -- at the text that is cheap and rarely in need of it.
-CREATE FUNCTION check_payload(value jsonb) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION check_payload(value jsonb) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_text text := value;
     v_bytes bigint := octet_length(v_text);
@@ -76,7 +78,7 @@ END $$;
 --
 -- It runs with the rights of its owner, so that an application's role needs USAGE on the schema and EXECUTE on this
 -- function, and nothing more. The time is the clock's: the caller's statement may be long.
-CREATE FUNCTION enqueue_job(queue text, kind text, payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL,
+CREATE OR REPLACE FUNCTION enqueue_job(queue text, kind text, payload jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL,
                             max_attempts integer DEFAULT 5, priority integer DEFAULT 0, run_at timestamptz DEFAULT NULL,
                             tenant_id text DEFAULT NULL, timeout_secs integer DEFAULT NULL, deadline timestamptz DEFAULT NULL,
                             actor text DEFAULT NULL, traceparent text DEFAULT NULL)
@@ -138,6 +140,9 @@ BEGIN
         IF v_job_id <> v_id THEN
             RETURN v_job_id;
         END IF;
+    END IF;
+    IF NOT is_partitioned(v_at) THEN  -- no server has run for some days
+        PERFORM make_partitions(4);
     END IF;
     INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, trace, data)
     VALUES (v_id, 1, v_at, 'Job', 'enqueued', v_tenant, v_actor,

@@ -2,7 +2,7 @@
 
 -- A scope without the queues that are paused for it. `queues` null: any, and nothing is paused anywhere. `paused`, for
 -- scopes of any tenant: the lanes (tenant, U+001F, queue) that a tenant's own pause takes out; null: none.
-CREATE FUNCTION dispatch_scope(p_tenant text, p_queues text[], OUT queues text[], OUT paused text[])
+CREATE OR REPLACE FUNCTION dispatch_scope(p_tenant text, p_queues text[], OUT queues text[], OUT paused text[])
 LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
 BEGIN
     queues := p_queues;
@@ -26,7 +26,7 @@ END $$;
 -- What a worker of few kinds may have is asked for lane by lane: the jobs of one kind in one queue, of one tenant or of any.
 -- The lanes are: queue, U+001F, kind; or of a tenant: tenant, U+001F, queue, U+001F, kind. Of many, those in which a job
 -- is queued; the limit and the order keep the planner from a hash of all that waits.
-CREATE FUNCTION kind_lanes(p_tenant text, p_queues text[], p_kinds text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION kind_lanes(p_tenant text, p_queues text[], p_kinds text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
     SELECT coalesce(array_agg(l.lane), '{}')
     FROM (SELECT coalesce(p_tenant || E'\x1f', '') || q.queue || E'\x1f' || k.kind AS lane
           FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_kinds) AS k (kind)) AS l
@@ -57,7 +57,7 @@ $$;
 -- much is dead before it; null: it knows of no such place. The walk begins there, if nothing of a higher priority waits,
 -- and at the true head again when that yields too little. What was put back before that place waits until the caller
 -- forgets it.
-CREATE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer, p_priority integer,
+CREATE OR REPLACE FUNCTION take_ready(p_tenant text, p_queues text[], p_kinds text[], p_count integer, p_priority integer,
                            p_since timestamptz) RETURNS SETOF ready
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
@@ -248,7 +248,7 @@ END $$;
 --
 -- It costs one index descent for each priority that it passes, and has no planner switches of its own, which would cost as
 -- much again: whoever calls it has them.
-CREATE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes text[], p_below integer, p_above integer,
+CREATE OR REPLACE FUNCTION next_head(p_tenant text, p_queues text[], p_lanes text[], p_below integer, p_above integer,
                           p_due timestamptz, OUT priority integer, OUT since timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -299,7 +299,7 @@ BEGIN
 END $$;
 
 -- The queues in which a tenant has jobs queued, found by skipping along the index from one to the next.
-CREATE FUNCTION queues_of_tenant(p_tenant text) RETURNS text[] LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION queues_of_tenant(p_tenant text) RETURNS text[] LANGUAGE sql STABLE AS $$
     WITH RECURSIVE found AS (
         (SELECT queue FROM ready WHERE tenant <> '' AND tenant || E'\x1f' || queue > p_tenant || E'\x1f'
             AND tenant || E'\x1f' || queue < p_tenant || E'\x20' ORDER BY tenant || E'\x1f' || queue LIMIT 1)
@@ -312,7 +312,7 @@ CREATE FUNCTION queues_of_tenant(p_tenant text) RETURNS text[] LANGUAGE sql STAB
 $$;
 
 -- Every queue in which a job is queued, found by skipping along the index from one to the next.
-CREATE FUNCTION queues_of_all() RETURNS text[] LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION queues_of_all() RETURNS text[] LANGUAGE sql STABLE AS $$
     WITH RECURSIVE found AS (
         (SELECT queue FROM ready ORDER BY queue LIMIT 1)
         UNION ALL
@@ -322,7 +322,7 @@ CREATE FUNCTION queues_of_all() RETURNS text[] LANGUAGE sql STABLE AS $$
 $$;
 
 -- When the next job of that scope becomes, or became, eligible; null when none is queued. Long polls sleep until then.
-CREATE FUNCTION next_eligible(p_tenant text, p_queues text[], p_kinds text[]) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION next_eligible(p_tenant text, p_queues text[], p_kinds text[]) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_priority integer := 32768;
@@ -362,7 +362,7 @@ END $$;
 -- job. `place` is where the statement that asks finds its row; whoever changes it meanwhile changes it for the same lease,
 -- or ends it. They come in one order for all, and the statements go through them in that order, so that two batches never
 -- wait for each other in a ring. The ids are parted by commas; p_worker_ids has one for each, or one for all.
-CREATE FUNCTION held_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
+CREATE OR REPLACE FUNCTION held_leases(p_ids text, p_lease_ids text, p_worker_ids uuid[])
 RETURNS TABLE (ord integer, id uuid, place tid, reporter uuid) LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -400,7 +400,7 @@ BEGIN
 END $$;
 
 -- Since when the longest waiting eligible job of a queue has been eligible; null when none is. p_tenant null: anybody's.
-CREATE FUNCTION oldest_eligible(p_tenant text, p_queue text) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION oldest_eligible(p_tenant text, p_queue text) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     v_priority integer := 32768;
@@ -422,6 +422,6 @@ BEGIN
 END $$;
 
 -- A moment with the Z that all answers have, and PostgreSQL's own JSON has not. The session's time zone is UTC.
-CREATE FUNCTION rfc3339(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION rfc3339(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT to_char($1, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;

@@ -1,0 +1,419 @@
+"""What is written never lacks a partition, and old partitions become fewer beside a working service."""
+
+import asyncio
+import contextlib
+import itertools
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from atomo_gql.domain.errors import Unavailable
+from atomo_gql.domain.events import EventFilter, Place
+from atomo_gql.domain.jobs import JobFilter
+from atomo_gql.realtime.hub import Hub
+from atomo_gql.realtime.transport import url_transport
+from atomo_gql.service import housekeeping as service
+from atomo_gql.service.context import Limits, Resources
+from atomo_gql.service.housekeeping import HousekeepingService, Retention
+from atomo_gql.store import enqueue, events, housekeeping, jobs, lease, rebuild, report
+from atomo_gql.store.database import Database
+from atomo_gql.store.lease import LeaseRow
+from atomo_gql.store.report import ReportRow
+from atomo_gql.store.statements import statements
+from tests.conftest import MakeServer, Server, admin, bearer, until
+from tests.store.test_projection import make_token, row
+
+
+async def lose_partitions(sql: Any, *, is_known: bool = True) -> None:
+    """As if no server had made a partition for days: those of now and later are not there.
+
+    `is_known`: the table `partitions` does not have them, either; else somebody has dropped them by hand.
+    """
+    async with sql.transaction():
+        for name in [r["name"] for r in await sql.fetch("SELECT name FROM partitions WHERE end_id > new_id()")]:
+            await sql.execute(f"DROP TABLE events_{name}, job_records_{name}")
+        if is_known:
+            await sql.execute("DELETE FROM partitions WHERE end_id > new_id()")
+
+
+async def age_partitions(database: Database, sql: Any, days: int) -> None:
+    """A pair of partitions for each of so many days that have passed, as version 13 made them."""
+    await sql.execute("DELETE FROM partitions")
+    for table in await sql.fetch("SELECT relid::regclass::text AS name FROM pg_partition_tree('events') WHERE isleaf"):
+        await sql.execute(f"DROP TABLE {table['name']}, {table['name'].replace('events', 'job_records')}")
+    await sql.execute(
+        "CREATE TEMPORARY TABLE pairs AS SELECT to_char(d, 'YYYYMMDD') AS name, first_id_at(d) AS first_id, "
+        "first_id_at(d + interval '1 day') AS end_id FROM generate_series("
+        "date_trunc('day', now()) - $1::interval, now() - interval '1 day', interval '1 day') AS d",
+        timedelta(days=days),
+    )
+    await sql.execute(
+        "INSERT INTO pairs SELECT 'old', '00000000-0000-0000-0000-000000000000', first_id FROM pairs "
+        "ORDER BY first_id LIMIT 1"
+    )
+    for pair in await sql.fetch("SELECT name, first_id, end_id FROM pairs"):  # one by one: each takes locks
+        await sql.execute("SELECT make_pair($1, $2, $3), attach_pair($1, $2, $3)", *pair)
+    await housekeeping.make_partitions(database, 4)
+
+
+async def old_jobs(database: Database, sql: Any, ages: list[int]) -> list[UUID]:
+    """A job that succeeded, for each of these ages in days: rows and events are moved together."""
+    worker = await make_token(database)
+    made = await enqueue.enqueue(database, [row(key=f"k{n}") for n in range(len(ages))])
+    [leased] = await lease.lease(database, [LeaseRow(worker.id, len(ages), 300, ("q",))])
+    await report.complete(database, [ReportRow(j.id, j.lease_id, worker.id, body=b"1") for j in leased])
+    aged = []
+    for job, age in zip(made, ages, strict=True):
+        new = await sql.fetchval(
+            "SELECT nth_id((extract(epoch FROM now() - $1::interval) * 1000000)::bigint, gen_random_uuid(), 0)",
+            timedelta(days=age),
+        )
+        await sql.execute(
+            "WITH e AS (UPDATE events SET stream_id = $2, at = at - $3::interval WHERE stream_id = $1), "
+            "k AS (UPDATE idempotency_keys SET job_id = $2 WHERE job_id = $1) "
+            "UPDATE job_records SET id = $2, created_at = created_at - $3::interval WHERE id = $1",
+            job.id,
+            new,
+            timedelta(days=age),
+        )
+        aged.append(new)
+    return aged
+
+
+async def differences(database: Database) -> list[rebuild.Difference]:
+    """What a proof of the projection finds."""
+    return [found async for proof in rebuild.verify(database) for found in proof.differences]
+
+
+async def _rest(server: Server) -> None:
+    await server.enqueue()
+
+
+async def _batch(server: Server) -> None:
+    body = {"jobs": [{"queue": "q", "kind": "k"}] * 3}
+    assert (await server.call("POST", "/jobs/batch", body, headers=bearer()))[0] == 201
+
+
+async def _graphql(server: Server) -> None:
+    assert "errors" not in await server.graphql('mutation { enqueueJob(queue: "q", kind: "k") }')
+
+
+async def _sql_function(server: Server) -> None:
+    connection: Any = await asyncpg.connect(server.dsn)
+    try:
+        for isolation in ("read_committed", "repeatable_read"):
+            async with connection.transaction(isolation=isolation):
+                await connection.fetchval("SELECT atomo.enqueue_job('q', 'k')")
+    finally:
+        await connection.close()
+
+
+async def _token(server: Server) -> None:
+    await server.mint("q")
+
+
+async def _pause(server: Server) -> None:
+    answer = await server.graphql('mutation { pauseQueue(queue: "q") { isPaused } }', headers=admin())
+    assert "errors" not in answer, answer
+
+
+async def _event(server: Server) -> None:
+    body = {"model": "Deal", "event": "created", "id": "7", "data": {}}
+    assert (await server.call("POST", "/events", body, headers=bearer()))[0] == 201
+
+
+async def _binding(server: Server) -> None:
+    binding = '{model: "Deal", event: "created", action: "greet"}'
+    answer = await server.graphql(f"mutation {{ registerAction(binding: {binding}) {{ id }} }}", headers=admin())
+    assert "errors" not in answer, answer
+
+
+async def _workflow(server: Server) -> None:
+    definition = {"name": "w", "steps": [{"name": "a", "action": {"SetVariable": {"key": "x", "value": 1}}}]}
+    assert (await server.call("POST", "/workflows", definition, headers=admin()))[0] in (200, 201)
+    assert (await server.call("POST", "/workflows/w/run", {}, headers=bearer()))[0] in (200, 201)
+
+
+DOORS = {f.__name__.strip("_"): f for f in (_rest, _batch, _graphql, _sql_function, _token, _pause, _event, _workflow)}
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["after days off", "dropped by hand"])
+@pytest.mark.parametrize("door", DOORS)
+async def test_what_is_written_finds_its_partition_by_every_door(
+    make_server: MakeServer, sql: Any, door: str, is_known: bool
+) -> None:
+    server = await make_server()
+    await lose_partitions(sql, is_known=is_known)
+
+    await DOORS[door](server)
+
+    assert await sql.fetchval("SELECT is_partitioned(now()) AND is_partitioned(now() + interval '3 days')")
+
+
+async def test_a_snapshot_older_than_the_partition_is_no_hindrance(database: Database, sql: Any) -> None:
+    await lose_partitions(sql)
+    async with sql.transaction(isolation="repeatable_read"):
+        await sql.fetchval("SELECT 1")
+        await housekeeping.make_partitions(database, 4)
+        await sql.fetchval("SELECT enqueue_job('q', 'k')")
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == 1
+
+
+async def test_half_of_a_pair_that_was_dropped_is_made_again(database: Database, sql: Any) -> None:
+    name = await sql.fetchval("SELECT name FROM partitions WHERE end_id > new_id()")
+    await sql.execute(f"DROP TABLE job_records_{name}")
+
+    assert [job.is_new for job in await enqueue.enqueue(database, [row()])] == [True]
+
+    assert [r["name"] for r in await sql.fetch("SELECT name FROM partitions WHERE end_id > new_id()")] == [name]
+
+
+async def test_making_a_partition_waits_for_no_reader_and_no_reader_waits_for_it(database: Database, sql: Any) -> None:
+    reader: Any = await asyncpg.connect(database.dsn, server_settings={"search_path": "atomo"})
+    try:
+        async with reader.transaction():
+            await reader.fetch("SELECT FROM events LIMIT 1")
+            await reader.fetch("SELECT FROM job_records LIMIT 1")
+            await lose_nothing_but_make_more(database)
+            async with sql.transaction():
+                await sql.execute("SET LOCAL lock_timeout = '1ms'; SELECT make_partitions(800)")
+                await reader.execute("SET LOCAL lock_timeout = '1ms'")
+                await reader.fetch("SELECT FROM events LIMIT 1")
+    finally:
+        await reader.close()
+
+
+async def lose_nothing_but_make_more(database: Database) -> None:
+    """A week more, while somebody reads."""
+    await housekeeping.span_partitions(database, 1)
+    ends_at = (await housekeeping.partitions(database))[-1].ends_at
+    ahead = (ends_at - await housekeeping.database_now(database)).days
+    assert await housekeeping.make_partitions(database, ahead + 7) == 7
+
+
+def keeping(database: Database, succeeded: float | None = None, dead: float | None = None) -> HousekeepingService:
+    """Housekeeping with that retention, in days."""
+    hub = Hub(url_transport("memory://"))
+    limits = Limits(max_body=1, max_waiting=1, max_subscriptions=1, spare_deliveries=1)
+    return HousekeepingService(Resources(database, hub, limits), Retention(succeeded, dead))
+
+
+async def shape(database: Database) -> list[tuple[UUID, UUID]]:
+    """The ranges of the partitions."""
+    return [(p.first_id, p.end_id) for p in await housekeeping.partitions(database)]
+
+
+async def test_days_become_few_partitions_and_keep_all_that_is_in_them(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 60)
+    made = await old_jobs(database, sql, list(range(60)))
+    before = await sql.fetch("SELECT * FROM jobs ORDER BY id")
+    history = await sql.fetch("SELECT * FROM events ORDER BY stream_id, version")
+
+    replaced, forgotten = await keeping(database).retain()
+
+    assert (replaced > 40, forgotten) == (True, 0)
+    ranges = await shape(database)
+    assert len(ranges) <= 8 + 4, "eight that are old, and those of these days"
+    assert ranges[0][0] == UUID(int=0)
+    assert all(end == first for (_, end), (first, _) in itertools.pairwise(ranges))
+    assert await sql.fetch("SELECT * FROM jobs ORDER BY id") == before
+    assert await sql.fetch("SELECT * FROM events ORDER BY stream_id, version") == history
+    assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} == set(made)
+    assert await differences(database) == []
+    assert await sql.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE 'detached%'") == 0
+
+
+async def test_what_happens_to_old_jobs_while_they_are_copied_is_kept(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 5)
+    kept, cancelled, deleted, *_ = await old_jobs(database, sql, [4, 4, 4, 3, 3])
+    [first, *_, last] = [p for p in await housekeeping.partitions(database) if p.ends_at < datetime.now(UTC)]
+    assert await housekeeping.begin_rewrite(database, first.first_id, last.end_id, None)
+    while await housekeeping.copy_partitions(database, 2):
+        pass
+    # An event that is appended, a record that is changed with one, and a job that is deleted.
+    append = (
+        "INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data) "
+        "VALUES ($1, 9, now(), 'Job', 'retried', '', 'x', '{}')"
+    )
+    await sql.execute(append, kept)
+    async with sql.transaction():
+        await sql.execute(append, cancelled)
+        await sql.execute("UPDATE job_records SET deadline = 'epoch' WHERE id = $1", cancelled)
+    await sql.execute("DELETE FROM job_records WHERE id = $1", deleted)
+    await sql.execute("DELETE FROM events WHERE stream_id = $1", deleted)
+    jobs = await sql.fetch("SELECT * FROM job_records ORDER BY id")
+    history = await sql.fetch("SELECT * FROM events ORDER BY stream_id, version")
+
+    assert await housekeeping.swap_partitions(database) == housekeeping.Swapped(6, 0)
+
+    assert await sql.fetch("SELECT * FROM job_records ORDER BY id") == jobs
+    assert await sql.fetch("SELECT * FROM events ORDER BY stream_id, version") == history
+
+
+async def test_a_deletion_that_has_not_committed_yet_is_followed(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 3)
+    [job] = await old_jobs(database, sql, [2])
+    [first, *_, last] = [p for p in await housekeeping.partitions(database) if p.ends_at < datetime.now(UTC)]
+    async with sql.transaction():
+        await sql.execute("DELETE FROM events WHERE stream_id = $1", job)
+        await sql.execute("DELETE FROM job_records WHERE id = $1", job)
+        assert await housekeeping.begin_rewrite(database, first.first_id, last.end_id, None)
+        copying = asyncio.create_task(housekeeping.copy_partitions(database, 100))
+        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        await until(lambda: sql.fetchval(waiting))
+    assert await copying is True, "and it looks once more for what has happened since"
+    assert await housekeeping.copy_partitions(database, 100) is False
+
+    assert await housekeeping.swap_partitions(database)
+
+    assert await sql.fetchval("SELECT count(*) FROM events WHERE stream_id = $1", job) == 0
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == 0
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize(
+    "statement", ["partition_rewrite", "partition_copy", "partition_swap", "partition_drop_detached"]
+)
+@pytest.mark.parametrize("is_done", [True, False], ids=["after", "before"])
+async def test_retention_that_is_killed_at_any_statement_leaves_nothing_half(
+    database: Database, sql: Any, monkeypatch: pytest.MonkeyPatch, statement: str, is_done: bool
+) -> None:
+    monkeypatch.setattr(service, "_REWRITE", 1)
+    monkeypatch.setattr(service, "_COPY", 2)
+    await age_partitions(database, sql, 40)
+    made = await old_jobs(database, sql, [35, 35, 34, 5])
+    fetch_one, calls = database.fetch_one, itertools.count()
+
+    async def dies(name: str, *arguments: object) -> Any:
+        is_last = name == statement and next(calls) == 1
+        if is_last and not is_done:
+            raise Killed
+        answer = await fetch_one(name, *arguments)
+        if is_last:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(database, "fetch_one", dies)
+    with pytest.raises(Killed):
+        await keeping(database, succeeded=30).retain()
+
+    # Whatever was forgotten by then, its key was, too; what was not is there as a whole.
+    keys = {r["job_id"] for r in await sql.fetch("SELECT job_id FROM idempotency_keys")}
+    assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} >= keys
+    assert await differences(database) == []
+    for number in range(4):
+        [job] = await enqueue.enqueue(database, [row(key=f"k{number}")])
+        assert job.is_new or await sql.fetchval("SELECT EXISTS (SELECT FROM jobs WHERE id = $1)", job.id)
+
+    monkeypatch.setattr(database, "fetch_one", fetch_one)
+    await keeping(database, succeeded=30).retain()
+    left = {r["id"] for r in await sql.fetch("SELECT id FROM job_records WHERE created_at < now() - interval '1 hour'")}
+    assert left == {made[3]}
+    assert await differences(database) == []
+    assert await sql.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE 'detached%'") == 0
+
+
+async def test_years_of_days_come_to_need_few_locks(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 400)
+    await old_jobs(database, sql, list(range(0, 400, 20)))
+
+    await keeping(database).retain()
+
+    looks: list[tuple[str, tuple[object, ...]]] = [
+        ("job_page", (None,) * 11 + (True, 50)),
+        ("event_tail", (0, 0, None, ["Job"], None, None, None, None, 1_000, 1_000_000)),
+        ("recorded_tail", (0, 0, 1_000, 1_000_000)),
+        ("dispatch_lag", (True,)),
+        ("job_get", ([UUID(int=1)], None)),
+    ]
+    for name, arguments in looks:
+        async with database.connection() as connection, connection.transaction():
+            await connection.fetch(statements()[name].text, *arguments)
+            locks = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
+        assert locks <= 200, f"{name} takes {locks}, and PostgreSQL has room for 6,400 by default"
+
+
+async def test_partitions_are_replaced_under_load_and_nobody_notices(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 3)
+    await old_jobs(database, sql, [2, 1])
+    worker = await make_token(database)
+    ended, places = 0, [Place()]
+    seen: list[tuple[UUID, int]] = []
+
+    async def work() -> None:
+        nonlocal ended
+        while ended < 600:
+            made = await enqueue.enqueue(database, [row(key=str(uuid.uuid4())) for _ in range(5)])
+            assert all(job.is_new for job in made)
+            [leased] = await lease.lease(database, [LeaseRow(worker.id, 5, 300, ("q",))])
+            done = [ReportRow(job.id, job.lease_id, worker.id, body=b"1") for job in leased]
+            assert None not in await report.complete(database, done)
+            ended += len(leased)
+
+    async def read() -> None:
+        found, places[0], _ = await events.tail(database, places[0], None, EventFilter(), 500, 10_000_000)
+        seen.extend((event.stream_id, event.version) for event in found)
+        ids = (await jobs.page(database, None, JobFilter(), most=50)).ids
+        assert len(await database.fetch("job_rows", ids, None)) == len(ids)
+
+    working = [asyncio.create_task(work()) for _ in range(3)]
+    replaced = 0
+    while not all(task.done() for task in working):
+        assert await housekeeping.begin_rewrite(database, UUID(int=0), None)
+        while await housekeeping.copy_partitions(database, 2_000):
+            await read()
+        with contextlib.suppress(Unavailable):
+            replaced += await housekeeping.swap_partitions(database) is not None
+        await read()
+        await sql.execute("SELECT abandon_rewrite()")
+    await asyncio.gather(*working)
+    assert replaced > 1
+
+    count = await sql.fetchval("SELECT count(*) FROM events WHERE stream = 'Job'")
+    await until(read_all(read, seen, count))
+    assert len(seen) == len(set(seen)), "none is told twice"
+    assert await sql.fetchval("SELECT count(*) FROM job_records") == await sql.fetchval("SELECT count(*) FROM jobs")
+    assert await differences(database) == []
+    assert await sql.fetchval("SELECT count(*) FROM idempotency_keys") == await sql.fetchval(
+        "SELECT count(*) FROM job_records"
+    )
+
+
+def read_all(
+    read: Callable[[], Awaitable[None]], seen: list[tuple[UUID, int]], count: int
+) -> Callable[[], Awaitable[object]]:
+    """Reads on; whether so many have been seen."""
+
+    async def look() -> object:
+        await read()
+        return len(seen) >= count
+
+    return look
+
+
+async def test_a_retention_that_is_set_later_has_the_partition_of_today_end_soon(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 30)
+    await lose_partitions(sql)
+    await housekeeping.span_partitions(database, 365)
+    await housekeeping.make_partitions(database, 4)
+    made = await old_jobs(database, sql, [20, 3, 0])
+    assert (await housekeeping.partitions(database))[-1].remaining_days(datetime.now(UTC)) > 300
+
+    house = keeping(database, succeeded=8)
+    await house.make_partitions()
+    await house.retain()
+
+    partitions = await housekeeping.partitions(database)
+    assert [p.first_id for p in partitions[1:]] == [p.end_id for p in partitions[:-1]], "without a gap"
+    assert all(p.ends_at - p.begins_at <= timedelta(days=3) for p in partitions[1:])
+    assert len(partitions) > 5
+    assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} == set(made[1:])
+    assert await differences(database) == []
