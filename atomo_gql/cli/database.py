@@ -1,7 +1,5 @@
 """`atomo-gql migrate` and `atomo-gql rebuild`: what speaks to the database itself."""
 
-from collections.abc import Awaitable, Callable
-
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -60,20 +58,16 @@ def rebuild(verify: bool, yes: bool) -> None:
 async def _rebuild(settings: Settings, verify: bool) -> None:
     async with database(settings) as dsn:
         await migrated(dsn)
-        await _with_database(dsn, _verify if verify else _make_anew)
+        await rebuilt(dsn, verify=verify)
 
 
-async def verify_or_exit(dsn: str) -> None:
-    """Compare every row of a database with its events; tell the result, and stop when one differs."""
-    await _with_database(dsn, _verify)
-
-
-async def _with_database(dsn: str, work: Callable[[Database], Awaitable[None]]) -> None:
+async def rebuilt(dsn: str, *, verify: bool) -> None:
+    """Compare every row of a database with its events, or make the rows anew; tell the result, or stop with it."""
     connected = Database(dsn)
     with reached(dsn):
         try:
             await connected.open()
-            await work(connected)
+            await (_verify(connected) if verify else _make_anew(connected))
         finally:
             await connected.close()
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from atomo_gql.cli.database import verify_or_exit
+from atomo_gql.cli.database import rebuilt
 from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.cli.start import database, run_or_exit, settings_or_exit
 from atomo_gql.domain.errors import AtomoError
@@ -57,7 +57,7 @@ async def _move(settings: Settings, source: str | None, target: str, dry_run: bo
             raise click.ClickException(f"a database was lost: {error.__cause__ or error}") from None
     _tell(moved, dry_run)
     if not dry_run:
-        await verify_or_exit(target)
+        await rebuilt(target, verify=True)
         click.echo("moved. Set DATABASE_URL to the address that you gave as --to, and start the servers.")
         click.echo("The source was left as it is: keep it until all is well, and start no server on it.")
 
