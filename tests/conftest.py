@@ -55,6 +55,11 @@ def with_database(dsn: str, name: str) -> str:
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
 
 
+def database_name(dsn: str) -> str:
+    """The database that an address names."""
+    return urlsplit(dsn).path.removeprefix("/")
+
+
 @pytest.fixture(scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The address of a PostgreSQL where databases may be made."""

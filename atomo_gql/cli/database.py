@@ -1,5 +1,7 @@
 """`atomo-gql migrate` and `atomo-gql rebuild`: what speaks to the database itself."""
 
+from collections.abc import Awaitable, Callable
+
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -58,25 +60,22 @@ def rebuild(verify: bool, yes: bool) -> None:
 async def _rebuild(settings: Settings, verify: bool) -> None:
     async with database(settings) as dsn:
         await migrated(dsn)
-        connected = Database(dsn)
-        with reached(dsn):
-            try:
-                await connected.open()
-                await (_verify(connected) if verify else _make_anew(connected))
-            finally:
-                await connected.close()
+        await _with_database(dsn, _verify if verify else _make_anew)
 
 
 async def verify_or_exit(dsn: str) -> None:
     """Compare every row of a database with its events; tell the result, and stop when one differs."""
+    await _with_database(dsn, _verify)
+
+
+async def _with_database(dsn: str, work: Callable[[Database], Awaitable[None]]) -> None:
     connected = Database(dsn)
-    try:
-        await connected.open()
-        await _verify(connected)
-    except AtomoError as error:
-        raise click.ClickException(error.detail) from None
-    finally:
-        await connected.close()
+    with reached(dsn):
+        try:
+            await connected.open()
+            await work(connected)
+        finally:
+            await connected.close()
 
 
 async def _make_anew(connected: Database) -> None:

@@ -1,6 +1,5 @@
 """`atomo-gql move`: an installation from the embedded PostgreSQL, or any other, to another server."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -8,8 +7,8 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from atomo_gql.cli.database import verify_or_exit
-from atomo_gql.cli.host import database, settings_or_exit
 from atomo_gql.cli.logs import set_up_logs
+from atomo_gql.cli.start import database, run_or_exit, settings_or_exit
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.settings import Settings
 from atomo_gql.store.migrations import SchemaError
@@ -28,7 +27,7 @@ def move(target: str, source: str | None, dry_run: bool) -> None:
     """
     settings = settings_or_exit()
     set_up_logs(settings)
-    asyncio.run(_move(settings, source, target, dry_run))
+    run_or_exit(settings, lambda: _move(settings, source, target, dry_run))
 
 
 @contextlib.asynccontextmanager

@@ -150,7 +150,7 @@ class _Migrator:
         if number < _LEAST_SERVER:
             raise SchemaError(f"PostgreSQL 15 or later is needed; this one is {number // 10_000}")
         await self._connection.execute(_LOCK)
-        version = await self._version()
+        version = await self.version()
         if version == 0:
             await self._make()
         elif version <= self._newest:
@@ -160,7 +160,7 @@ class _Migrator:
         await self._settle()
         return self._done
 
-    async def _version(self) -> int:
+    async def version(self) -> int:
         """The version of the schema; 0: there is none yet."""
         fetchval = self._connection.fetchval
         if not await fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
@@ -345,3 +345,18 @@ def _checksum(text: str) -> str:
 
 def _is_code(statement: str) -> bool:
     return any(line.strip() and not line.lstrip().startswith("--") for line in statement.splitlines())
+
+
+async def schema_version(dsn: str) -> int:
+    """The version of the schema in a database; 0: there is none. Nothing is changed.
+
+    Raises:
+        SchemaError: this version cannot work with the schema, nor bring it up to date.
+        Unavailable: the database cannot be reached.
+    """
+    with translated():
+        connection: Any = await asyncpg.connect(dsn, timeout=10, server_settings={"search_path": SCHEMA})
+        try:
+            return await _Migrator(connection, known_migrations()).version()
+        finally:
+            await connection.close(timeout=5)

@@ -70,10 +70,12 @@ BEGIN
         UPDATE installation SET xid_offset = v_restored + 1000000000 - v_next;
         UPDATE events AS e SET xid = event_xid()::text::xid8 WHERE is_written_here(e.xmin, e.xid, v_known.xid_offset);
         GET DIAGNOSTICS v_rewritten = ROW_COUNT;
-        EXECUTE format('ALTER TABLE events ALTER COLUMN xid SET DEFAULT (pg_current_xact_id()::text::bigint + %s)::text::xid8',
-                       (SELECT i.xid_offset FROM installation AS i));
         v_done := format('; the order of events goes on behind %s, and %s events written since then were moved behind it',
                          v_restored, v_rewritten);
+    END IF;
+    IF EXISTS (SELECT FROM installation WHERE xid_offset <> 0) THEN  -- a copy of the tables alone lacks the default, too
+        EXECUTE format('ALTER TABLE events ALTER COLUMN xid SET DEFAULT (pg_current_xact_id()::text::bigint + %s)::text::xid8',
+                       (SELECT i.xid_offset FROM installation AS i));
     END IF;
     IF v_position > (SELECT last_value FROM event_position) THEN
         PERFORM setval('event_position', v_position);

@@ -163,7 +163,7 @@ async def places(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
         yield {
             **names,
             "pid": str(pid),
-            "super": urlunsplit(parts._replace(path="")),
+            "super": urlunsplit(parts._replace(path="", query="")),
             "at": parts.netloc.rpartition("@")[2],
             "role": low,
             "limited": limited,

@@ -18,7 +18,7 @@ from atomo_gql.embedded.binaries import find_binaries, program
 from atomo_gql.store import events, housekeeping
 from atomo_gql.store.database import Database
 from atomo_gql.store.migrations import migrate
-from tests.conftest import with_database
+from tests.conftest import database_name, with_database
 from tests.parts import ROOT, Replica, replica_on
 from tests.store.test_partitions import age_partitions, differences, old_jobs
 
@@ -166,7 +166,7 @@ async def test_a_second_restore_goes_on_too_and_the_same_cluster_is_not_taken_fo
         _, place = await _read(replica.database, Place())
     await second.dump()
 
-    back = await second.restore(f"back_{dsn.rpartition('_')[2]}")
+    back = await second.restore(f"{database_name(dsn)}_back")
     try:
         assert any(line.startswith(RESTORED) for line in await migrate(back))
         async with replica_on(back) as replica:
@@ -178,15 +178,15 @@ async def test_a_second_restore_goes_on_too_and_the_same_cluster_is_not_taken_fo
         await copier.dump()
     finally:
         connection: Any = await asyncpg.connect(dsn)
-        await connection.execute(f"DROP DATABASE {back.rpartition('/')[2]} WITH (FORCE)")
+        await connection.execute(f"DROP DATABASE {database_name(back)} WITH (FORCE)")
         await connection.close()
 
-    again = await Copier(dsn, dsn, copier.folder).restore(f"again_{dsn.rpartition('_')[2]}")
+    again = await Copier(dsn, dsn, copier.folder).restore(f"{database_name(dsn)}_again")
     try:
         assert await migrate(again) == [], "transaction ids are the cluster's, so nothing has changed"
     finally:
         connection = await asyncpg.connect(dsn)
-        await connection.execute(f"DROP DATABASE {again.rpartition('/')[2]} WITH (FORCE)")
+        await connection.execute(f"DROP DATABASE {database_name(again)} WITH (FORCE)")
         await connection.close()
 
 
