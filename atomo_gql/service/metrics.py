@@ -1,8 +1,18 @@
 """What Prometheus sees. No label takes a caller's word (queue, tenant, kind): their number has no bound."""
 
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
@@ -53,11 +63,38 @@ PARTITIONS_REPLACED = Counter(
 _told = REGISTRY
 
 
+class Sums(MultiProcessCollector):
+    """The sums over the files of all processes in a folder.
+
+    For a moment the file of a process that begins is empty. Its base class takes such a file for a broken one, and no
+    metric would be told.
+    """
+
+    def __init__(self, registry: CollectorRegistry, folder: str) -> None:
+        """Adds itself to the registry."""
+        super().__init__(registry, folder)  # type: ignore[no-untyped-call]
+        self._folder = Path(folder)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of all processes together."""
+        found: Iterable[Metric] = self.merge(  # type: ignore[no-untyped-call]
+            [str(file) for file in self._folder.glob("*.db") if _has_content(file)]
+        )
+        return found
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # of a process that has just ended
+        return False
+
+
 def tell_sums(folder: str) -> None:
     """From now on tell the sums over all processes that keep their values in this folder."""
     global _told
     _told = CollectorRegistry()
-    MultiProcessCollector(_told, folder)  # type: ignore[no-untyped-call]
+    Sums(_told, folder)
 
 
 def exposition() -> bytes:
