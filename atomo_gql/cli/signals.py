@@ -88,6 +88,8 @@ def run(work: Coroutine[Any, Any, Result], *, ends_process: bool = True) -> Resu
         if cancelled_by is None:
             raise
         raise SystemExit(128 + cancelled_by) from None
+    finally:
+        work.close()  # it has not begun where SIGINT came before the handlers were there
 
 
 def on_signals(callback: Callable[[], None]) -> None:

@@ -75,7 +75,7 @@ class Boot:
     async def refused(self) -> str:
         """What a server says that does not start."""
         process = await self._start()
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), 240)
         assert process.returncode == 1, out.decode()
         return out.decode()
 

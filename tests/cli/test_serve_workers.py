@@ -123,7 +123,7 @@ async def service(dsn: str, tmp_path: Path) -> AsyncIterator[Service]:
 
 async def _refused(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """The status and the words of a service that does not start."""
-    async with _service(folder, *arguments, **environment) as service, asyncio.timeout(60):
+    async with _service(folder, *arguments, **environment) as service, asyncio.timeout(240):
         return await service.process.wait(), service.log.read_text()
 
 

@@ -42,7 +42,7 @@ class _Command:
             assert found or self.process.returncode is None, self.log.read_text()
             return found
 
-        found: re.Match[str] = await until(look, within=60)
+        found: re.Match[str] = await until(look, within=120)
         return found
 
 

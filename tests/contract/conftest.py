@@ -37,7 +37,7 @@ async def make_shared(
         async def make(**settings: Any) -> Server:
             fixed = {"jwt_secret": SECRET, "data_dir": data_dir, "port": 0, "env": "test", "reclaim_interval": 3_600}
             server = await stack.enter_async_context(running(Settings(**{**fixed, **settings}), dsn))
-            session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)))
+            session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)))
             return Server(server.url, dsn, server.application, session, server.warming)
 
         yield make

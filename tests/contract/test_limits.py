@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import Server, until
+from tests.conftest import Server, token, until
 from tests.contract.conftest import MakeShared
 from tests.contract.malformed import Case, goods
 from tests.contract.table import TABLE, WITH_BODY, Row, World, line
@@ -111,9 +111,9 @@ async def _waiting(server: Server) -> int:
 
 @pytest.fixture(scope="module")
 async def full(make_shared: MakeShared) -> AsyncIterator[Server]:
-    """A server where somebody waits already, and nobody else may do anything."""
+    """A server where somebody watches already, for as long as it takes, and nobody else may do anything."""
     server = await make_shared(max_connections=1)
-    async with _somebody_waits(server):
+    async with server.http.ws_connect(f"{server.url}/realtime/ws?token={token()}"):
         yield server
 
 

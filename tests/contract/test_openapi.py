@@ -145,7 +145,7 @@ async def call(server: Server) -> Any:
     return make
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(_CALL)
 def test_no_input_gives_a_500(call: Any, wanted: Any) -> None:
     (method, path), body, text = wanted

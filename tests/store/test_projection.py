@@ -111,7 +111,7 @@ async def _apply(database: Database, sql: Any, token: WorkerToken, held: list[Le
             assert verb != "stale" or done is None
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.one_of(_enqueue, _enqueue, _lease, _lease, _report, _report, _report, _manage, _time), max_size=40))
 def test_the_projection_is_what_the_events_say(loop_runner: Any, commands: list[Any]) -> None:
     loop_runner(commands)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from atomo_gql.domain.errors import BadUserInput
@@ -100,7 +100,6 @@ moments = st.one_of(
 ).map(lambda moment: moment.replace(tzinfo=UTC))
 
 
-@settings(deadline=None)
 @given(crons, zones, moments)
 def test_ticks_strictly_increase_and_none_lies_between_two(cron: str, zone: str, moment: datetime) -> None:
     schedule = Cron.parse(cron, zone)
@@ -112,7 +111,6 @@ def test_ticks_strictly_increase_and_none_lies_between_two(cron: str, zone: str,
         assert schedule.next_after(late - timedelta(microseconds=1)) == late
 
 
-@settings(deadline=None)
 @given(numbers, hours, zones, moments)
 def test_a_wildcard_ticks_at_each_minute_whose_wall_time_matches(
     number: str, hour: str, zone: str, moment: datetime
@@ -127,7 +125,6 @@ def test_a_wildcard_ticks_at_each_minute_whose_wall_time_matches(
     assert schedule.ticks(start, minutes[-1], 1_000) == told
 
 
-@settings(deadline=None)
 @given(crons, zones, moments, st.timedeltas(timedelta(0), timedelta(days=12)))
 def test_the_latest_is_the_last_of_the_ticks(cron: str, zone: str, moment: datetime, length: timedelta) -> None:
     schedule = Cron.parse(cron, zone)

@@ -376,7 +376,7 @@ def _named(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [name(step) for step in steps]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_steps, st.lists(_happening, max_size=25), st.sampled_from([None, 20]))
 def test_a_run_is_what_its_events_say_and_nothing_is_decided_twice(
     steps: list[dict[str, Any]], happenings: list[tuple[str, int]], timeout: int | None

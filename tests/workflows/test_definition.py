@@ -341,7 +341,7 @@ _places = ["name", "trigger", "steps", "steps[0]", "steps[0].action", JOB, f"{JO
 _places += ["steps[3].parallel", "steps[3].parallel[0]", "steps[0].condition", "steps[2].on_failure", "timeout_secs"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(_places), _json)
 def test_whatever_stands_anywhere_is_read_or_refused_with_a_place(place: str, value: Json) -> None:
     try:

@@ -142,7 +142,7 @@ async def drive(replica: Replica, sql: Any) -> Callable[[list[Any]], None]:
     return lambda commands: loop.run_until_complete(run(commands))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(_command, max_size=30))
 def test_a_run_is_what_its_events_say_and_comes_to_an_end(drive: Any, commands: list[Any]) -> None:
     drive(commands)
