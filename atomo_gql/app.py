@@ -43,6 +43,10 @@ class _Shortcut:
         return route.app(scope, receive, send)
 
 
+class UnfitWay(Exception):
+    """The way to the database is not one that the settings can work with; the message says what to set."""
+
+
 class Application:
     """A server's parts, from settings and the address of a migrated database."""
 
@@ -50,10 +54,15 @@ class Application:
         self.database = Database(
             dsn, dispatch_size=max(2, settings.pool_size * 5 // 8), query_size=max(2, settings.pool_size * 3 // 8)
         )
-        self.hub = Hub(_transport(settings, self.database))
+        listen_dsn = settings.listen_url or dsn
+        self._can_hear_always = settings.listen_url is not None
+        self._has_wire = settings.broadcast_url is not None
+        self.hub = Hub(_transport(settings, self.database, listen_dsn))
         # What is enqueued by SQL is told on the database's channel, whatever the wire between the replicas is.
         hub = self.hub
-        self._ear = Listener(dsn, CHANNEL, hub.take_in, lambda: hub.take_in(GAP)) if settings.broadcast_url else None
+        self._ear: Listener | None = None
+        if settings.broadcast_url:
+            self._ear = Listener(listen_dsn, CHANNEL, hub.take_in, lambda: hub.take_in(GAP))
         limits = Limits(
             max_body=settings.max_body,
             max_waiting=settings.max_waiting,
@@ -76,14 +85,34 @@ class Application:
 
         Raises:
             Unavailable: the database cannot be reached.
+            UnfitWay: nothing could be heard on this way to it.
         """
         await self.database.open()
+        await self.check_way()
+        self.database.watch()
         await self.hub.start()
         if self._ear:
             await self._ear.start()
         self.services.leases.room.start()
         for loop in self._loops:
             loop.start()
+
+    async def check_way(self) -> None:
+        """See that notifications can be heard, or need not be: a pooler in transaction mode passes none on.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+            UnfitWay: they cannot, and nothing stands in for them.
+        """
+        way = await self.database.way()
+        if not way.is_shared or self._can_hear_always:
+            return
+        if not self._has_wire:
+            raise UnfitWay(
+                "DATABASE_URL leads through a pooler in transaction mode, where nothing can be listened to: set "
+                "ATOMO_LISTEN_URL to a direct address of the same database, or ATOMO_BROADCAST_URL to redis://…"
+            )
+        self._ear = None  # jobs that are enqueued by SQL are found by looking, within a second
 
     async def stop(self) -> None:
         """End in good order: those who wait are answered first."""
@@ -141,7 +170,7 @@ class Application:
         )
 
 
-def _transport(settings: Settings, database: Database) -> Transport:
+def _transport(settings: Settings, database: Database, listen_dsn: str) -> Transport:
     if settings.broadcast_url:
         return url_transport(settings.broadcast_url)
-    return database_transport(lambda channel, hear, gap: Listener(database.dsn, channel, hear, gap), database.notify)
+    return database_transport(lambda channel, hear, gap: Listener(listen_dsn, channel, hear, gap), database.notify)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from atomo_gql.address import parse_address
+
 MOST_WORKERS = 256
 
 
@@ -23,6 +25,7 @@ class Settings:
     """What an operator can say. Durations are seconds, sizes bytes, retention days."""
 
     database_url: str | None = None
+    listen_url: str | None = None
     data_dir: Path = field(default_factory=Path)
     host: str = "127.0.0.1"
     port: int = 3000
@@ -113,6 +116,11 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+def _address(value: str) -> str:
+    parse_address(value)
+    return value
+
+
 def _folder(value: str) -> Path:
     if not Path(value).is_dir():
         raise ValueError(f"must be a folder; there is none at {value}")
@@ -136,7 +144,8 @@ def _secret(value: str) -> str:
 
 # The environment's name of each setting, and how it is read.
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "DATABASE_URL": ("database_url", _url("postgres", "postgresql")),
+    "DATABASE_URL": ("database_url", _address),
+    "ATOMO_LISTEN_URL": ("listen_url", _address),
     "ATOMO_DATA_DIR": ("data_dir", Path),
     "HOST": ("host", _text),
     "PORT": ("port", _whole(0, 65_535)),

@@ -15,7 +15,7 @@ import click
 import uvicorn
 
 from atomo_gql.api.heads import BoundedHeads
-from atomo_gql.app import Application
+from atomo_gql.app import Application, UnfitWay
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from atomo_gql.service.boot import BrokenFile, register_files
@@ -79,14 +79,17 @@ async def migrated(dsn: str) -> None:
 
 async def prepared(settings: Settings, dsn: str) -> None:
     """Bring the database up to date and register what files define, or stop with the reason."""
-    await migrated(dsn)
     application = Application(settings, dsn)
+    for note in application.database.address.notes:
+        log.warning("DATABASE_URL: %s", note)
+    await migrated(settings.listen_url or dsn)
     folders = settings.workflows_dir or Path("workflows"), settings.actions_dir or Path("actions")
     try:
         await application.database.open()
+        await application.check_way()
         if told := await register_files(application.services, *folders):
             log.info(told)
-    except BrokenFile as error:
+    except (BrokenFile, UnfitWay) as error:
         raise click.ClickException(str(error)) from None
     except Unavailable as error:
         raise click.ClickException(f"the database cannot be reached: {error.__cause__ or error}") from None

@@ -1,29 +1,93 @@
-"""Whether this process can do its work."""
+"""Whether this process can do its work, and what holds it up."""
+
+import asyncio
+import logging
 
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.service.context import Resources
+from atomo_gql.store import health as store
 from atomo_gql.store.migrations import SchemaError, known_migrations
+
+log = logging.getLogger("atomo_gql.health")
+
+_LAG_SECS = 60.0  # of the action dispatcher, from which on somebody is looked for
+_WARN_SECS = 60.0  # between two warnings
 
 
 class HealthService:
-    """Readiness, and the numbers for Prometheus."""
+    """Readiness, and warnings about what nobody would notice."""
 
     def __init__(self, resources: Resources) -> None:
         self._database = resources.database
+        self._look: asyncio.Task[None] | None = None
+        self._warned_at = float("-inf")
 
     async def check_ready(self) -> None:
-        """Return when the database answers and has the schema this version speaks.
+        """Return when a job could be enqueued and leased now. Those who ask at the same time share one look.
 
         Raises:
-            Unavailable: it does not, and why.
+            Unavailable: it could not, and why; within two seconds, whatever the database does.
         """
-        try:
-            row = await self._database.fetch_one("schema_version")
-            steps = known_migrations()
-        except SchemaError as error:
-            raise Unavailable(str(error)) from error
-        expected = steps[-1].version if steps else 1
-        if row["version"] != expected or row["unfinished"]:
-            raise Unavailable(
-                f"the schema is version {row['version']}, this server needs {expected}: run atomo-gql migrate"
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._check(), name="look at the database")
+            self._look.add_done_callback(lambda look: look.cancelled() or look.exception())  # they may all have gone
+        await asyncio.shield(self._look)
+
+    async def _check(self) -> None:
+        found = await store.look(self._database)
+        if reason := _schema_trouble(found.version, is_unfinished=found.is_unfinished):
+            raise Unavailable(reason)
+        if found.is_standby:
+            raise Unavailable("the database is a standby, and cannot be written")
+        if found.is_read_only:
+            raise Unavailable("the database is read-only (default_transaction_read_only)")
+        if found.is_standby_missing:
+            raise Unavailable("the database waits for a synchronous standby before it commits")
+        if not found.has_partition:
+            raise Unavailable("the database has no partition for now; the log says why it could not be made")
+
+    async def explain_lag(self, lag: float) -> None:
+        """Where the action dispatcher is far behind, by so many seconds: warn, at most once a minute, who holds it."""
+        now = asyncio.get_running_loop().time()
+        if lag < _LAG_SECS or now - self._warned_at < _WARN_SECS:
+            return
+        self._warned_at = now
+        holder = await store.horizon_holder(self._database)
+        if holder is None:
+            log.warning("actions and event workflows are %.0f seconds behind; no open transaction holds them up", lag)
+        elif holder.prepared is not None:
+            log.warning(
+                "actions and event workflows are %.0f seconds behind: the prepared transaction %r in database %s holds "
+                "them up; COMMIT PREPARED or ROLLBACK PREPARED it there",
+                lag,
+                holder.prepared,
+                holder.database,
             )
+        else:
+            log.warning(
+                "actions and event workflows are %.0f seconds behind: a transaction of process %s (database %s, role "
+                "%s, application %r, open for %s) holds them up; pg_terminate_backend(%s) would end it",
+                lag,
+                holder.pid,
+                holder.database,
+                holder.role,
+                holder.application or "",
+                "a time that this role may not see" if holder.seconds is None else f"{holder.seconds:.0f} seconds",
+                holder.pid,
+            )
+
+
+def _schema_trouble(version: int, *, is_unfinished: bool) -> str | None:
+    """Why this server cannot work with that schema; None: it can."""
+    try:
+        steps = known_migrations()
+    except SchemaError as error:
+        return str(error)
+    own = steps[-1].version if steps else 1
+    if version == 0:
+        return "the database has no schema atomo: run atomo-gql migrate"
+    if version > own:
+        return f"the schema is version {version}, this server knows {own}: start a newer atomo-gql"
+    if version < own or is_unfinished:
+        return f"the schema is version {version}, this server needs {own}: run atomo-gql migrate"
+    return None

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
-from atomo_gql.store.database import SCHEMA, translated
+from atomo_gql.address import parse_address
+from atomo_gql.store.connecting import COMMON_SETTINGS, SCHEMA, Purpose, connect
+from atomo_gql.store.database import translated
+from atomo_gql.store.poolers import find_way
 from atomo_gql.store.statements import sql_root
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('atomo.migrate', 0))"
+# DDL waits for whoever uses a table as long as it takes; the rest as for any connection.
+_PURPOSE = Purpose("migrate", {**COMMON_SETTINGS, "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"})
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
 _JOURNAL = f"""
 CREATE TABLE {SCHEMA}.migrations (
@@ -60,14 +63,20 @@ async def migrate(dsn: str, *, folder: Path | None = None) -> list[str]:
         Unavailable: the database cannot be reached.
     """
     steps = known_migrations(folder)
+    newest = steps[-1].version if steps else 1
+    address = parse_address(dsn)
     with translated():
-        connection: Any = await asyncpg.connect(
-            dsn,
-            timeout=30,
-            command_timeout=None,
-            server_settings={"search_path": SCHEMA, "application_name": "atomo-gql migrate"},
-        )
+        way = await find_way(address, timeout=30)
+        connection: Any = await connect(address, _PURPOSE, way, timeout=30, command_timeout=None)
         try:
+            if way.is_shared:
+                async with connection.transaction():
+                    if await _version(connection, newest) != newest:
+                        raise SchemaError(
+                            "a pooler in transaction mode cannot bring the schema up to date: set ATOMO_LISTEN_URL to "
+                            "a direct address of the database, or run atomo-gql migrate with DATABASE_URL set to it"
+                        )
+                return []
             return await _migrate(connection, steps)
         finally:
             await connection.close(timeout=5)
@@ -155,7 +164,7 @@ async def schema_version(dsn: str) -> int:
         SchemaError: as `migrate`.
     """
     with translated():
-        connection: Any = await asyncpg.connect(dsn, timeout=10, server_settings={"search_path": SCHEMA})
+        connection: Any = await connect(parse_address(dsn), _PURPOSE, timeout=10)
         try:
             steps = known_migrations()
             return await _version(connection, steps[-1].version if steps else 1)

@@ -120,9 +120,10 @@ async def _is_ready(server: Server) -> bool:
 
 async def test_a_server_without_the_right_schema_is_not_ready(server: Server, sql: Any) -> None:
     assert await _is_ready(server)
-    await sql.execute("UPDATE migrations SET version = version + 1")
-    answer = refused(await server.ask("GET", "/readyz"), 503)
-    assert "migrate" in answer.body["detail"]
+    for change, advice in (("+ 1", "start a newer atomo-gql"), ("- 2", "run atomo-gql migrate")):
+        await sql.execute(f"UPDATE migrations SET version = version {change}")
+        answer = refused(await server.ask("GET", "/readyz"), 503)
+        assert advice in answer.body["detail"]
     assert (await server.call("GET", "/healthz"))[0] == 200
 
 
