@@ -11,7 +11,7 @@ import asyncpg
 from atomo_gql.address import parse_address
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store.connecting import COMMON_SETTINGS, SCHEMA, Connection, Purpose, Way, connect
-from atomo_gql.store.failures import COLLIDED, in_short, is_disk_full, is_spent, unavailable
+from atomo_gql.store.failures import COLLIDED, in_short, is_disk_full, is_of_a_pooler, is_spent, unavailable
 from atomo_gql.store.half_open import Watch
 from atomo_gql.store.poolers import find_way
 from atomo_gql.store.statements import statements
@@ -37,7 +37,9 @@ _DISPATCH_SETTINGS = {
 _QUERY_SETTINGS = {**COMMON_SETTINGS, "plan_cache_mode": "force_custom_plan"}
 _HOT_SECS = 12.0  # for a hot statement; a little more than it may wait for a lock
 _STATEMENT_SECS = 30.0  # for any other
+_CONNECT_SECS = 5.0  # to make a connection
 _RELEASE_SECS = 2.0  # for a statement that is given up to be cancelled
+_CLOSE_SECS = 5.0  # for all connections to be closed in good order
 _EXPIRE_SECS = 1.0  # between two times that all connections of a pool are made anew
 
 
@@ -59,7 +61,7 @@ class Database:
         self._timeout = timeout
         self._pools: dict[str, Any] = {}
         self._way: Way | None = None
-        self._finding = asyncio.Lock()
+        self._finding: asyncio.Task[Way] | None = None
         self._busy: dict[Any, float] = {}  # connections that are given out, and since when
         self._watch = Watch(self._busy, self._look_connection, self.expire)
         self._expired_at = float("-inf")
@@ -91,13 +93,7 @@ class Database:
     async def close(self) -> None:
         """Give the connections back, waiting a little for statements under way."""
         await self._watch.stop()
-        for pool in self._pools.values():
-            try:
-                await asyncio.wait_for(pool.close(), self._timeout)
-            except Exception as error:
-                if unavailable(error) is None:
-                    raise
-                pool.terminate()
+        await asyncio.gather(*(_close(pool) for pool in self._pools.values()))
         for task in self._closing:
             task.cancel()
         self._pools.clear()
@@ -112,14 +108,16 @@ class Database:
             return await self._find_way()
 
     async def _find_way(self) -> Way:
-        async with self._finding:
-            if self._way is None:
-                self._way = await find_way(self.address, timeout=self._timeout)
-            return self._way
+        if self._way is None:
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.create_task(find_way(self.address, timeout=_CONNECT_SECS))
+                self._finding.add_done_callback(lambda found: found.cancelled() or found.exception())
+            self._way = await asyncio.shield(self._finding)
+        return self._way
 
     def _connector(self, purpose: Purpose) -> Any:
         async def make(*_: Any, loop: Any, connection_class: Any, **more: Any) -> Connection:
-            return await connect(self.address, purpose, await self._find_way(), timeout=self._timeout, **more)
+            return await connect(self.address, purpose, await self._find_way(), timeout=_CONNECT_SECS, **more)
 
         return make
 
@@ -190,6 +188,8 @@ class Database:
             task.add_done_callback(self._closing.discard)
         else:
             connection.terminate()
+        if is_of_a_pooler(error):
+            self._way = None  # its mode may have been changed
         await self.expire()
 
     async def expire(self) -> None:
@@ -198,7 +198,6 @@ class Database:
         if now - self._expired_at < _EXPIRE_SECS:
             return
         self._expired_at = now
-        self._way = None  # it may lead elsewhere now
         for pool in self._pools.values():
             await pool.expire_connections()
 
@@ -278,6 +277,15 @@ async def _release(pool: Any, connection: Any) -> None:
     """Back to its pool, or away with it if its statement does not end soon."""
     with contextlib.suppress(Exception):
         await pool.release(connection, timeout=_RELEASE_SECS)
+
+
+async def _close(pool: Any) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), _CLOSE_SECS)
+    except Exception as error:
+        if unavailable(error) is None:
+            raise
+        pool.terminate()
 
 
 async def connections_allowed(dsn: str) -> int:

@@ -62,6 +62,11 @@ def is_spent(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError)
 
 
+def is_of_a_pooler(error: BaseException) -> bool:
+    """Whether a prepared statement was not there, or was there already: another server than before has answered."""
+    return isinstance(error, asyncpg.InvalidSQLStatementNameError | asyncpg.DuplicatePreparedStatementError)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether PostgreSQL has no room to write."""
     return isinstance(error, asyncpg.DiskFullError)
