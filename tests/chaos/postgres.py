@@ -65,13 +65,15 @@ class Cluster:
     async def make(self) -> None:
         """A new one."""
         _own_folder(self.folder)
-        await self._tool("initdb", "-D", str(self.folder), "-U", "atomo", "-A", "trust", "--encoding=UTF8")
+        await self._tool("initdb", "-D", str(self.folder), "-U", "atomo", "-A", "trust", "--encoding=UTF8", "--no-sync")
 
     async def follow(self, primary: "Cluster") -> None:
         """A standby of another."""
         _own_folder(self.folder)
         source = f"host=127.0.0.1 port={primary.port} user=atomo"
-        await self._tool("pg_basebackup", "-D", str(self.folder), "-d", source, "-R", "-X", "stream", "-c", "fast")
+        await self._tool(
+            "pg_basebackup", "-D", str(self.folder), "-d", source, "-R", "-X", "stream", "-c", "fast", "-N"
+        )
 
     async def start(self, **settings: str) -> None:
         """Until it takes connections."""
@@ -127,7 +129,9 @@ class PgBouncer:
         if not self._folder.exists():
             _own_folder(self._folder)
         (self._folder / "users").write_text(f'"{self._user}" "{self._password}"\n')
-        server = f"host={self._parts.hostname} port={self._parts.port or 5432} password='{self._password}'"
+        server = f"host={self._parts.hostname} port={self._parts.port or 5432}"
+        if self._password:
+            server += f" password='{self._password}'"
         (self._folder / "pgbouncer.ini").write_text(
             f"""
             [databases]

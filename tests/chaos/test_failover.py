@@ -19,7 +19,7 @@ from .rig import Rig, a_folder
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180), needs_postgres]
 
 CLIENTS = 8
-BEFORE, AFTER = 150, 150  # jobs acknowledged before the kill, and after the promotion
+BEFORE, AFTER = 80, 80  # jobs acknowledged before the kill, and after the promotion
 _BACK_SECS = 10.0  # from the promotion on; about one second where the machine is not busy with something else
 
 
