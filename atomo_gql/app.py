@@ -55,7 +55,7 @@ class Application:
             dsn, dispatch_size=max(2, settings.pool_size * 5 // 8), query_size=max(2, settings.pool_size * 3 // 8)
         )
         listen_dsn = settings.listen_url or dsn
-        self._can_hear_always = settings.listen_url is not None
+        self._listen_url = settings.listen_url
         self._has_wire = settings.broadcast_url is not None
         self.hub = Hub(_transport(settings, self.database, listen_dsn))
         # What is enqueued by SQL is told on the database's channel, whatever the wire between the replicas is.
@@ -104,8 +104,11 @@ class Application:
             Unavailable: the database cannot be reached.
             UnfitWay: they cannot, and nothing stands in for them.
         """
-        way = await self.database.way()
-        if not way.is_shared or self._can_hear_always:
+        if self._listen_url:
+            if reason := await self.database.check_listening(self._listen_url):
+                raise UnfitWay(f"ATOMO_LISTEN_URL {reason}; set it to a direct address of the same database")
+            return
+        if not (await self.database.way()).is_shared:
             return
         if not self._has_wire:
             raise UnfitWay(

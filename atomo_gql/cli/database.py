@@ -29,7 +29,7 @@ def migrate() -> None:
 async def _migrate(settings: Settings) -> None:
     async with database(settings) as dsn:
         try:
-            done = await bring_up_to_date(dsn)
+            done = await bring_up_to_date(settings.listen_url or dsn)
         except SchemaError as error:
             raise click.ClickException(str(error)) from None
         except AtomoError as error:
@@ -58,7 +58,7 @@ def rebuild(verify: bool, yes: bool) -> None:
 
 async def _rebuild(settings: Settings, verify: bool) -> None:
     async with database(settings) as dsn:
-        await migrated(dsn)
+        await migrated(settings.listen_url or dsn)
         connected = Database(dsn)
         try:
             await connected.open()

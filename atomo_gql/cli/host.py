@@ -82,11 +82,11 @@ async def prepared(settings: Settings, dsn: str) -> None:
     application = Application(settings, dsn)
     for note in application.database.address.notes:
         log.warning("DATABASE_URL: %s", note)
-    await migrated(settings.listen_url or dsn)
     folders = settings.workflows_dir or Path("workflows"), settings.actions_dir or Path("actions")
     try:
+        await application.check_way()  # before a migration: ATOMO_LISTEN_URL may lead elsewhere
+        await migrated(settings.listen_url or dsn)
         await application.database.open()
-        await application.check_way()
         if told := await register_files(application.services, *folders):
             log.info(told)
     except (BrokenFile, UnfitWay) as error:

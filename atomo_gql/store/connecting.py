@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -67,7 +67,7 @@ class Connection(_Plain):  # type: ignore[misc]
     """One that keeps its server for as long as it lives."""
 
     backend_pid = 0  # of the server's process; 0: not known, or another one each time
-    opening = ""  # statements that a transaction begins with
+    opening = ""  # statements that each transaction begins with, where one has its server for no longer
 
     def get_reset_query(self) -> str:
         """Nothing to reset: no statement here leaves session state behind, and each reset is a round trip."""
@@ -82,21 +82,34 @@ class Connection(_Plain):  # type: ignore[misc]
 class SharedConnection(Connection):
     """One that has a server for a transaction at a time: what is not in one gets one."""
 
+    begun = 0  # statements
+    is_waiting = False  # for the answer to one
+
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """As asyncpg's; a transaction makes our settings as it begins."""
         if query.startswith("BEGIN"):
-            query = "BEGIN ISOLATION LEVEL READ COMMITTED;" if query == "BEGIN;" else query
-            return await super().execute(query + self.opening, timeout=timeout)
-        if self.is_in_transaction():
-            return await super().execute(query, *args, timeout=timeout)
-        async with self.transaction():
+            query = ("BEGIN ISOLATION LEVEL READ COMMITTED;" if query == "BEGIN;" else query) + self.opening
+        elif not self.is_in_transaction():
+            async with self.transaction():
+                return await self.execute(query, *args, timeout=timeout)
+        with self._answer():
             return await super().execute(query, *args, timeout=timeout)
 
     async def _execute(self, *args: Any, **more: Any) -> Any:
-        if self.is_in_transaction():
+        if not self.is_in_transaction():
+            async with self.transaction():
+                return await self._execute(*args, **more)
+        with self._answer():
             return await super()._execute(*args, **more)
-        async with self.transaction():
-            return await super()._execute(*args, **more)
+
+    @contextlib.contextmanager
+    def _answer(self) -> Iterator[None]:
+        self.begun += 1
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self.is_waiting = False
 
 
 _PROCESS = secrets.token_hex(4)
@@ -171,7 +184,7 @@ async def _furnish(connection: Connection, settings: Mapping[str, str], way: Way
     if connection.get_server_version().major >= 17:
         settings = {**settings, **_SINCE_17}
     values = ", ".join(f"set_config({_quoted(n)}, {_quoted(v)}, {way.is_shared})" for n, v in settings.items())
-    if way.is_shared:
+    if way.is_shared:  # isinstance() would not tell: asyncpg has it say yes of every connection
         connection.opening = f" SELECT {values}"
     else:
         await connection.execute(f"SELECT {values}")

@@ -13,7 +13,7 @@ from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store.connecting import COMMON_SETTINGS, SCHEMA, Connection, Purpose, Way, connect
 from atomo_gql.store.failures import COLLIDED, in_short, is_disk_full, is_of_a_pooler, is_spent, unavailable
 from atomo_gql.store.half_open import Watch
-from atomo_gql.store.poolers import find_way
+from atomo_gql.store.poolers import find_way, is_same_database
 from atomo_gql.store.statements import statements
 
 __all__ = ["SCHEMA", "Database", "connections_allowed", "fetch_in", "is_data_error", "is_database_error", "translated"]
@@ -106,6 +106,19 @@ class Database:
         """
         with translated():
             return await self._find_way()
+
+    async def check_listening(self, dsn: str) -> str | None:
+        """Why notifications of this database cannot be listened to by another address of it; None: they can be.
+
+        Raises:
+            Unavailable: the database cannot be reached by one of them.
+        """
+        with translated():
+            if (await find_way(parse_address(dsn))).is_shared:
+                return "leads through a pooler in transaction mode, where nothing can be listened to"
+            if not await is_same_database(self.address, parse_address(dsn)):
+                return "leads to another database than DATABASE_URL"
+        return None
 
     async def _find_way(self) -> Way:
         if self._way is None:

@@ -96,6 +96,6 @@ class Watch:
             if pid := c.backend_pid:
                 if pid not in told["active"]:
                     found[c] = idle_since.get(pid)  # None: the server has no such process any more
-            elif not told["is_any_active"]:
-                found[c] = "shared"
+            elif c.is_waiting and not told["is_any_active"]:
+                found[c] = c.begun
         return found

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 
 from atomo_gql.address import Address
-from atomo_gql.store.connecting import Connection, Purpose, SharedConnection, Way, connect
+from atomo_gql.store.connecting import Connection, Purpose, Way, connect
 
 _ROUNDS = 4
 _PURPOSE = Purpose("look", {"search_path": "atomo"})
@@ -40,6 +40,21 @@ async def _looking(address: Address, timeout: float) -> AsyncIterator[Connection
         connection.terminate()
 
 
+async def is_same_database(one: Address, other: Address) -> bool:
+    """Whether two addresses lead to one database of one server.
+
+    Raises:
+        What `connect` raises.
+    """
+    found = []
+    for address in (one, other):
+        async with _looking(address, 10) as connection:
+            found += await connection.fetch(
+                "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
+            )
+    return bool(found[0] == found[1])
+
+
 async def _is_shared(first: Connection, second: Connection) -> bool:
     """Whether one of them has had two servers, or both of them one."""
     firsts: set[int] = set()
@@ -61,7 +76,6 @@ async def _pid(connection: Connection) -> int:
 
 async def _keeps_statements(connection: Connection) -> bool:
     """Whether the pooler takes a prepared statement to whichever server it is run on: it renames it, then."""
-    assert isinstance(connection, SharedConnection)  # noqa: S101
     mark = f"atomo_{secrets.token_hex(6)}"
     async with connection.transaction():
         await connection.prepare(f"SELECT '{mark}'::text", name=mark)

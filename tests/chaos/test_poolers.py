@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import admin, until
+from tests.conftest import admin, until, with_database
 
 from .postgres import PgBouncer, needs_pgbouncer
 from .rig import Rig, a_folder
@@ -93,13 +93,21 @@ async def _other_calls(rig: Rig) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_pooler_in_transaction_mode_without_a_way_to_listen_is_refused_in_one_sentence(dsn: str) -> None:
+async def test_a_pooler_in_transaction_mode_without_a_way_to_listen_is_refused_in_one_sentence(
+    dsn: str, template: str
+) -> None:
     with a_folder() as folder:
         rig, pooler = Rig(folder), PgBouncer(folder / "pooler", dsn, "transaction")
         try:
             await pooler.start()
             rig.use(pooler.dsn)
             with pytest.raises(AssertionError, match="set ATOMO_LISTEN_URL to a direct address of the same database"):
+                await rig.command("serve", "--port", "0")
+            rig.use(pooler.dsn, ATOMO_LISTEN_URL=pooler.dsn)
+            with pytest.raises(AssertionError, match="ATOMO_LISTEN_URL leads through a pooler in transaction mode"):
+                await rig.command("serve", "--port", "0")
+            rig.use(pooler.dsn, ATOMO_LISTEN_URL=with_database(dsn, template))
+            with pytest.raises(AssertionError, match="ATOMO_LISTEN_URL leads to another database than DATABASE_URL"):
                 await rig.command("serve", "--port", "0")
         finally:
             await pooler.kill()
