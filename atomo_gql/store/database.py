@@ -40,6 +40,7 @@ _STATEMENT_SECS = 30.0  # for any other
 _CONNECT_SECS = 5.0  # to make a connection
 _RELEASE_SECS = 2.0  # for a statement that is given up to be cancelled
 _CLOSE_SECS = 5.0  # for all connections to be closed in good order
+_TELL_SECS = 10.0  # between two lines of the log about errors of one kind
 _EXPIRE_SECS = 1.0  # between two times that all connections of a pool are made anew
 
 
@@ -67,6 +68,7 @@ class Database:
         self._expired_at = float("-inf")
         self._away_since: float | None = None
         self._disk_full_at: float | None = None
+        self._told: dict[type, float] = {}  # kinds of errors, and when the log had one last
         self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -175,7 +177,7 @@ class Database:
         try:
             connection = await pool.acquire(timeout=self._timeout)
         except asyncpg.PostgresError as error:  # whatever it says to somebody who knocks, it is away
-            self._note(error)
+            self._note(error, is_away=True)
             raise unavailable(error) or Unavailable("the database cannot be reached just now; try again") from error
         except OSError as error:
             self._note(error)
@@ -214,12 +216,19 @@ class Database:
         for pool in self._pools.values():
             await pool.expire_connections()
 
-    def _note(self, error: BaseException) -> None:
-        """Say once that the database is away, and why, in its own words."""
+    def _note(self, error: BaseException, *, is_away: bool = False) -> None:
+        """Say in the database's own words that it is away, once; and what else it refuses, now and then."""
+        if unavailable(error) is None:
+            return
+        now = asyncio.get_running_loop().time()
         if is_disk_full(error):
-            self._disk_full_at = asyncio.get_running_loop().time()
-        if isinstance(error, Exception) and self._away_since is None and unavailable(error):
-            self._away_since = asyncio.get_running_loop().time()
+            self._disk_full_at = now
+        if is_away or is_spent(error):
+            if self._away_since is None:
+                self._away_since = now
+                log.warning("the database is away: %s", in_short(error))
+        elif now - self._told.get(type(error), float("-inf")) > _TELL_SECS:
+            self._told[type(error)] = now
             log.warning("the database does not do what it is asked: %s", in_short(error))
 
     def _tell_that_it_is_back(self) -> None:

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import asyncpg
 import pytest
 
-from tests.conftest import until
+from atomo_gql.cli.host import running
+from atomo_gql.settings import Settings
+from atomo_gql.store.migrations import migrate
+from tests.conftest import SECRET, Server, until
 
 _BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 # Another build than the system's may be tried: ATOMO_PGBOUNCER=/path/to/pgbouncer.
@@ -47,7 +51,8 @@ async def _run(*command: str) -> None:
     assert process.returncode == 0, f"{command}: {out.decode()}"
 
 
-def _own_folder(folder: Path) -> Path:
+def own_folder(folder: Path) -> Path:
+    """A new folder of the user that these programs run as."""
     folder.mkdir(mode=0o700)
     if os.geteuid() == 0:
         shutil.chown(folder, "nobody")
@@ -64,12 +69,12 @@ class Cluster:
 
     async def make(self) -> None:
         """A new one."""
-        _own_folder(self.folder)
+        own_folder(self.folder)
         await self._tool("initdb", "-D", str(self.folder), "-U", "atomo", "-A", "trust", "--encoding=UTF8", "--no-sync")
 
     async def follow(self, primary: "Cluster") -> None:
         """A standby of another."""
-        _own_folder(self.folder)
+        own_folder(self.folder)
         source = f"host=127.0.0.1 port={primary.port} user=atomo"
         await self._tool(
             "pg_basebackup", "-D", str(self.folder), "-d", source, "-R", "-X", "stream", "-c", "fast", "-N"
@@ -127,7 +132,7 @@ class PgBouncer:
         """Until it takes connections."""
         assert _PGBOUNCER
         if not self._folder.exists():
-            _own_folder(self._folder)
+            own_folder(self._folder)
         (self._folder / "users").write_text(f'"{self._user}" "{self._password}"\n')
         server = f"host={self._parts.hostname} port={self._parts.port or 5432}"
         if self._password:
@@ -174,6 +179,15 @@ class PgBouncer:
             writer.close()
             return True
         return False
+
+
+@contextlib.asynccontextmanager
+async def served(dsn: str, looked_at: str, folder: Path) -> AsyncIterator[Server]:
+    """A server of this process on the database of that address; the test looks at it by another."""
+    settings = Settings(jwt_secret=SECRET, data_dir=folder, port=0, env="test")
+    await migrate(looked_at)
+    async with running(settings, dsn) as server, aiohttp.ClientSession() as http:
+        yield Server(server.url, looked_at, server.application, http, server.warming)
 
 
 class Wire:

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import pytest
 
-from atomo_gql.cli.host import running
-from atomo_gql.settings import Settings
-from tests.conftest import SECRET, Server, bearer
+from tests.conftest import Server, bearer
 
-from .postgres import Wire
+from .postgres import Wire, served
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 
@@ -31,9 +28,8 @@ async def a_wired_server(dsn: str, folder: Path) -> AsyncIterator[tuple[Server, 
     async with Wire(parts.port or 5432).running() as wire:
         user = parts.netloc.rpartition("@")[0]
         through = parts._replace(netloc=f"{user}@127.0.0.1:{wire.port}").geturl()
-        settings = Settings(jwt_secret=SECRET, data_dir=folder, port=0, env="test")
-        async with running(settings, through) as server, aiohttp.ClientSession() as http:
-            yield Server(server.url, dsn, server.application, http, server.warming), wire
+        async with served(through, dsn, folder) as server:
+            yield server, wire
 
 
 class _Load:

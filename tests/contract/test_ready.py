@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from atomo_gql.domain.errors import Unavailable
 from atomo_gql.store.failures import unavailable
 from tests.conftest import MakeServer, Server, until
 from tests.contract.table import refused
@@ -48,23 +47,6 @@ async def test_a_database_that_does_not_answer_is_not_ready_within_two_seconds(s
         return (await server.call("GET", "/readyz"))[0] == 200
 
     await until(is_ready)
-
-
-async def test_a_full_disk_is_believed_until_there_is_room(server: Server, sql: Any) -> None:
-    """PostgreSQL is made to say what it says then; the look that follows grows a file, as nothing less would tell."""
-    database = server.application.database
-    full = await _refusal(sql)
-    assert (told := unavailable(full)) and isinstance(told, Unavailable)
-    database._note(full)
-    assert (await server.call("GET", "/readyz"))[0] == 200  # it was tried again, and there is room
-
-
-async def _refusal(sql: Any) -> Exception:
-    try:
-        await sql.execute("DO $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$")
-    except Exception as error:
-        return error
-    raise AssertionError
 
 
 async def test_the_log_says_who_holds_up_the_action_dispatcher(
