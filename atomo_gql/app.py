@@ -41,6 +41,10 @@ class _Shortcut:
         return route.app(scope, receive, send)
 
 
+class UnfitWay(Exception):
+    """The way to the database is not one that the settings can work with; the message says what to set."""
+
+
 class Application:
     """A server's parts, from settings and the address of a migrated database."""
 
@@ -48,20 +52,22 @@ class Application:
         self.database = Database(
             dsn, dispatch_size=max(2, settings.pool_size * 5 // 8), query_size=max(2, settings.pool_size * 3 // 8)
         )
-        self.hub = Hub(_transport(settings, self.database))
+        listen_dsn = settings.listen_url or dsn
+        self._listen_url = settings.listen_url
+        self._has_wire = settings.broadcast_url is not None
+        self.hub = Hub(_transport(settings, self.database, listen_dsn))
         # What is enqueued by SQL is told on the database's channel, whatever the wire between the replicas is.
         hub = self.hub
-        self._ear = Listener(dsn, CHANNEL, hub.take_in, lambda: hub.take_in(GAP)) if settings.broadcast_url else None
+        self._ear: Listener | None = None
+        if settings.broadcast_url:
+            self._ear = Listener(listen_dsn, CHANNEL, hub.take_in, lambda: hub.take_in(GAP))
         limits = Limits(
             max_body=settings.max_body,
             max_waiting=settings.max_waiting,
             max_subscriptions=settings.max_subscriptions,
             spare_deliveries=settings.spare_deliveries,
         )
-        retention = Retention(
-            settings.retention_succeeded_days, settings.retention_dead_days, settings.retention_events_days
-        )
-        self.services: Services = make_services(Resources(self.database, self.hub, limits), retention)
+        self.services: Services = make_services(Resources(self.database, self.hub, limits), retention(settings))
         self._loops = make_loops(self.services, settings.reclaim_interval)
         self._origins = settings.allowed_origins
         doors = Doors(
@@ -75,8 +81,11 @@ class Application:
 
         Raises:
             Unavailable: the database cannot be reached.
+            UnfitWay: nothing could be heard on this way to it.
         """
         await self.database.open()
+        await self.check_way()
+        self.database.watch()
         await self.hub.start()
         if self._ear:
             await self._ear.start()
@@ -88,6 +97,26 @@ class Application:
         """The server is about to end: long polls are answered now, and streams of events are cut."""
         self.services.leases.room.close()
         self._graphql.end_streams()
+
+    async def check_way(self) -> None:
+        """See that notifications can be heard, or need not be: a pooler in transaction mode passes none on.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+            UnfitWay: they cannot, and nothing stands in for them.
+        """
+        if self._listen_url:
+            if reason := await self.database.check_listening(self._listen_url):
+                raise UnfitWay(f"ATOMO_LISTEN_URL {reason}; set it to a direct address of the same database")
+            return
+        if not (await self.database.way()).is_shared:
+            return
+        if not self._has_wire:
+            raise UnfitWay(
+                "DATABASE_URL leads through a pooler in transaction mode, where nothing can be listened to: set "
+                "ATOMO_LISTEN_URL to a direct address of the same database, or ATOMO_BROADCAST_URL to redis://…"
+            )
+        self._ear = None  # jobs that are enqueued by SQL are found by looking, within a second
 
     async def stop(self) -> None:
         """End in good order: those who wait are answered first."""
@@ -134,7 +163,12 @@ class Application:
         )
 
 
-def _transport(settings: Settings, database: Database) -> Transport:
+def retention(settings: Settings) -> Retention:
+    """How long the settings say that what has ended is kept."""
+    return Retention(settings.retention_succeeded_days, settings.retention_dead_days, settings.retention_events_days)
+
+
+def _transport(settings: Settings, database: Database, listen_dsn: str) -> Transport:
     if settings.broadcast_url:
         return url_transport(settings.broadcast_url)
-    return database_transport(lambda channel, hear, gap: Listener(database.dsn, channel, hear, gap), database.notify)
+    return database_transport(lambda channel, hear, gap: Listener(listen_dsn, channel, hear, gap), database.notify)

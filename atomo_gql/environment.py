@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from atomo_gql.address import parse_address
+
 FROM_FILE = "_FILE"
 """The end of the name of a variable that names a file with the value."""
 
@@ -177,6 +179,12 @@ def url(*schemes: str) -> Callable[[str], str]:
         return value
 
     return read
+
+
+def database_address(value: str) -> str:
+    """The address of a PostgreSQL."""
+    parse_address(value)
+    return value
 
 
 def server_url(*schemes: str) -> Callable[[str], str]:

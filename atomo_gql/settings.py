@@ -13,6 +13,7 @@ from typing import Any
 from atomo_gql.environment import (
     FROM_FILE,
     choice,
+    database_address,
     expanded,
     folder,
     number,
@@ -45,6 +46,7 @@ class Settings:
 
     database_url: str | None = field(default=None, repr=False)
     embedded: bool = True  # whether an embedded PostgreSQL may stand in for a DATABASE_URL that is not set
+    listen_url: str | None = field(default=None, repr=False)
     data_dir: Path = field(default_factory=Path)
     host: str = "127.0.0.1"
     port: int = 3000
@@ -87,7 +89,8 @@ class Settings:
 
 # The environment's name of each setting, and how it is read.
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "DATABASE_URL": ("database_url", url("postgres", "postgresql")),
+    "DATABASE_URL": ("database_url", database_address),
+    "ATOMO_LISTEN_URL": ("listen_url", database_address),
     "ATOMO_EMBEDDED": ("embedded", yes_or_no),
     "ATOMO_DATA_DIR": ("data_dir", expanded),
     "HOST": ("host", text),

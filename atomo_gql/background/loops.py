@@ -90,6 +90,7 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
                 break
         await asyncio.sleep(_COALESCE_SECS)
         lag = await dispatcher.look()
+        await services.health.explain_lag(lag)
         # What lies behind an older transaction that still runs, or another replica is at, comes soon, or late.
         return max(_SOON_SECS, lag / 10) if lag else _LOG_SECS
 

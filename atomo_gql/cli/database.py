@@ -3,6 +3,7 @@
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from atomo_gql.app import retention
 from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.cli.start import (
     database,
@@ -31,7 +32,7 @@ def migrate() -> None:
 
 async def _migrate(settings: Settings) -> None:
     async with database(settings) as dsn:
-        done = await migrated(dsn)
+        done = await migrated(settings.listen_url or dsn, retention(settings).partition_days)
     for line in done or ["the schema is up to date"]:
         click.echo(line)
 
@@ -57,7 +58,7 @@ def rebuild(verify: bool, yes: bool) -> None:
 
 async def _rebuild(settings: Settings, verify: bool) -> None:
     async with database(settings) as dsn:
-        await migrated(dsn)
+        await migrated(settings.listen_url or dsn)
         await rebuilt(dsn, verify=verify)
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 import click
 
 from atomo_gql import __version__
-from atomo_gql.app import Application
+from atomo_gql.app import Application, UnfitWay, retention
 from atomo_gql.cli import signals
 from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.domain.errors import AtomoError, Unavailable
@@ -170,22 +170,29 @@ def reached(dsn: str) -> Iterator[None]:
     try:
         with explained(dsn):
             yield
-    except (DatabaseUnusable, SchemaError) as error:
+    except (DatabaseUnusable, SchemaError, UnfitWay) as error:
         raise click.ClickException(str(error)) from None
 
 
-async def migrated(dsn: str) -> list[str]:
-    """Bring the database up to date, or stop with the reason; what was done, a line each."""
+async def migrated(dsn: str, partition_days: int | None = None) -> list[str]:
+    """Bring the database up to date, or stop with the reason; what was done, a line each.
+
+    `partition_days`: how many days new partitions span; None: as many as before.
+    """
     with reached(dsn):
         await look_at_server(dsn)
-        return await migrate(dsn)
+        return await migrate(dsn, partition_days=partition_days)
 
 
 async def prepared(settings: Settings, dsn: str) -> None:
     """Bring the database up to date and register what files define, or stop with the reason."""
-    for line in await migrated(dsn):
-        log.info(line)
     application = make_application(settings, dsn)
+    for note in application.database.address.notes:
+        log.warning("DATABASE_URL: %s", note)
+    with reached(dsn):
+        await application.check_way()  # before a migration: ATOMO_LISTEN_URL may lead elsewhere
+    for line in await migrated(settings.listen_url or dsn, retention(settings).partition_days):
+        log.info(line)
     with reached(dsn):
         try:
             await application.database.open()

@@ -270,28 +270,41 @@ class Hub:
             return
         if message.startswith(self._own_head):
             return
-        with contextlib.suppress(
-            ValueError, KeyError, TypeError, IndexError
-        ):  # a stranger's NOTIFY, or another version's
+        try:
             origin, *parts = orjson.loads(message)
-            lanes: list[Lane] = []
-            if any(part[0] in ("q", "l", "n") for part in parts):
-                self._tell_news()
-            for part in parts:
-                if part[0] == "w":
-                    self.wants.heard(origin, part[1])
-                elif part[0] == "?":
-                    self._announce_now.set()
-                elif part[0] == "q":
-                    lanes.append((part[1], part[2]))
-                elif part[0] == "l":
-                    self._deliver(UUID(part[1]), None)
-                elif part[0] == "u" and UUID(part[1]) in self._watchers:
-                    update = _decode(part)
-                    self._deliver(update.job_id, update)
-            if lanes:
-                for callback in self._on_wake:
-                    callback(lanes)
+            is_ours = isinstance(origin, str)
+        except (ValueError, TypeError):
+            is_ours = False
+        if not is_ours:  # a stranger's NOTIFY
+            return
+        lanes: list[Lane] = []
+        is_news = False
+        for part in parts:
+            # Each by itself: what another version wrote, and this one cannot read, is no reason to miss the rest.
+            with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):
+                is_news |= self._take_in_part(origin, part, lanes)
+        if is_news:
+            self._tell_news()
+        if lanes:
+            for callback in self._on_wake:
+                callback(lanes)
+
+    def _take_in_part(self, origin: str, part: Any, lanes: list[Lane]) -> bool:
+        """Act on a part of a message, or add to the lanes to be woken; whether it says that something happened."""
+        kind = part[0]
+        if kind == "w":
+            self.wants.heard(origin, int(part[1]))
+        elif kind == "?":
+            self._announce_now.set()
+        elif kind == "q":
+            tenant, queue = part[1], part[2]
+            if isinstance(tenant, str) and isinstance(queue, str):
+                lanes.append((tenant, queue))
+        elif kind == "l":
+            self._deliver(UUID(part[1]), None)
+        elif kind == "u" and UUID(part[1]) in self._watchers:
+            self._deliver(UUID(part[1]), _decoded_or_none(part))
+        return kind in ("q", "l", "n")
 
     def _gap(self) -> None:
         self.wants.unknown()
@@ -304,6 +317,14 @@ class Hub:
 
 def _encode(u: JobUpdate) -> bytes:
     return orjson.dumps(["u", str(u.job_id), u.status, u.attempts, u.percent, u.message, u.data])
+
+
+def _decoded_or_none(part: list[Any]) -> JobUpdate | None:
+    """None, which stands for «look it up», for one that another version wrote."""
+    try:
+        return _decode(part)
+    except (ValueError, TypeError):
+        return None
 
 
 def _decode(part: list[Any]) -> JobUpdate:

@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
-from atomo_gql.store.database import SCHEMA
-from atomo_gql.store.refusals import UNREADABLE, DatabaseUnusable, described, explained
+from atomo_gql.address import AddressError, parse_address
+from atomo_gql.store.connecting import SCHEMA, Purpose, connect
+from atomo_gql.store.poolers import find_way
+from atomo_gql.store.refusals import DatabaseUnusable, described, explained
 from atomo_gql.store.statements import statements
 
 _CONNECT_SECS = 10.0
 _STATEMENT_SECS = 10.0
+_PURPOSE = Purpose("check", {"timezone": "UTC"})
 _LEAST_SERVER = 15
 _BOUNDS = re.compile(r"FROM \('([^']+)'\) TO \('([^']+)'\)")
 
@@ -76,16 +77,17 @@ class Look:
             DatabaseUnusable: that does not work; the message says why, and what to do.
         """
         try:
-            with explained(dsn):
-                connection: Any = await asyncpg.connect(
-                    dsn,
-                    timeout=_CONNECT_SECS,
-                    command_timeout=_STATEMENT_SECS,
-                    statement_cache_size=0,
-                    server_settings={"application_name": "atomo-gql check"},
-                )
-        except (ValueError, OverflowError) as error:
-            raise DatabaseUnusable(UNREADABLE) from error
+            address = parse_address(dsn)
+        except AddressError as error:
+            raise DatabaseUnusable(f"the address of the database {error}") from error
+        with explained(dsn):
+            connection: Any = await connect(
+                address,
+                _PURPOSE,
+                await find_way(address, timeout=_CONNECT_SECS),
+                timeout=_CONNECT_SECS,
+                command_timeout=_STATEMENT_SECS,
+            )
         return cls(connection)
 
     async def end(self) -> None:

@@ -12,12 +12,16 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from atomo_gql.address import parse_address
 from atomo_gql.domain.errors import BadUserInput, PayloadTooLarge
 from atomo_gql.domain.jobs import Json, NewJob
 from atomo_gql.domain.rules import check_actor, check_json, check_name, check_new_job, check_size, check_unique
+from atomo_gql.store.connecting import Connection, Purpose, connect
 from atomo_gql.store.database import translated
+from atomo_gql.store.poolers import find_way
 from atomo_gql.store.statements import statements
 
+_PURPOSE = Purpose("JobStore", {"timezone": "UTC"})  # the function makes what it needs itself
 _LEFT_OUT: Any = object()  # a payload may be None, which is null
 _REFUSALS = {error.code: error for error in (BadUserInput, PayloadTooLarge)}
 _WORDS: dict[type, str] = {str: "a text", int: "a whole number", datetime: "a datetime"}
@@ -49,16 +53,20 @@ class JobStore:
 
         Raises:
             Unavailable: the database cannot be reached.
+            AddressError: the address cannot be used.
         """
         if self._dsn is not None and self._pool is None:
+            address = parse_address(self._dsn)
             with translated():
-                self._pool = await asyncpg.create_pool(
-                    self._dsn,
-                    min_size=1,
-                    max_size=4,
-                    timeout=10,
-                    command_timeout=30,
-                    server_settings={"application_name": "atomo-gql JobStore"},
+                way = await find_way(address)
+
+            async def make(*_: Any, loop: Any, connection_class: Any, **more: Any) -> Any:
+                return await connect(address, _PURPOSE, way, timeout=10, **more)
+
+            create_pool: Any = asyncpg.create_pool
+            with translated():
+                self._pool = await create_pool(
+                    min_size=1, max_size=4, command_timeout=30, connection_class=Connection, connect=make
                 )
 
     async def close(self) -> None:

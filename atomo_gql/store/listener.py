@@ -2,13 +2,24 @@
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 
-_PING_SECS = 5.0
+from atomo_gql.address import parse_address
+from atomo_gql.store.connecting import Purpose, connect
+from atomo_gql.store.failures import in_short
+
+log = logging.getLogger("atomo_gql.database")
+
+_CONNECT_SECS = 5.0
+_PING_SECS, _PONG_SECS = 3.0, 2.0
+_PURPOSE = Purpose("listener", {"search_path": "atomo", "idle_session_timeout": "0", "statement_timeout": "0"})
+_PING = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Listener:
@@ -16,7 +27,7 @@ class Listener:
 
     def __init__(self, dsn: str, channel: str, on_message: Callable[[str], None], on_gap: Callable[[], None]) -> None:
         """`on_gap` is called when listening begins again after a loss: what was sent in between was not heard."""
-        self._dsn = dsn
+        self._address = parse_address(dsn)
         self._channel = channel
         self._on_message = on_message
         self._on_gap = on_gap
@@ -41,19 +52,20 @@ class Listener:
         return self._ready.is_set()
 
     async def _run(self) -> None:
-        delay, is_first = 0.05, True
+        delay, is_first, is_told = 0.05, True, False
         while True:
             try:
-                async with asyncio.timeout(10):
-                    connection: Any = await asyncpg.connect(
-                        self._dsn, timeout=5, server_settings={"application_name": "atomo-gql listener"}
-                    )
-                    await connection.add_listener(self._channel, lambda *args: self._on_message(args[3]))
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection = await self._connect()
+            except _LOST as error:
+                if not is_told:
+                    log.warning("notifications of the database cannot be heard, trying again: %s", in_short(error))
+                    is_told = True
                 await asyncio.sleep(random.uniform(0, delay))  # noqa: S311  # jitter, not a secret
                 delay = min(delay * 2, 2.0)
                 continue
-            delay = 0.05
+            if is_told or not is_first:
+                log.info("notifications of the database are heard again")
+            delay, is_told = 0.05, False
             if not is_first:
                 self._on_gap()
             is_first = False
@@ -64,8 +76,19 @@ class Listener:
                 self._ready.clear()
                 connection.terminate()
 
+    async def _connect(self) -> Any:
+        async with asyncio.timeout(2 * _CONNECT_SECS):
+            connection = await connect(self._address, _PURPOSE, timeout=_CONNECT_SECS)
+            try:
+                await connection.add_listener(self._channel, lambda *args: self._on_message(args[3]))
+            except BaseException:
+                connection.terminate()
+                raise
+            return connection
+
     async def _watch(self, connection: Any) -> None:
-        """Return when the connection is lost: it says so, or does not answer."""
+        """Return when the connection is lost: it says so, does not answer, or leads to a server that only reads, where
+        nobody notifies."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         while True:
@@ -74,6 +97,7 @@ class Listener:
             if lost.is_set():
                 return
             try:
-                await connection.fetchval("SELECT 1", timeout=_PING_SECS)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                if await connection.fetchval(_PING, timeout=_PONG_SECS):
+                    return
+            except _LOST:
                 return

@@ -26,7 +26,10 @@ from typing import Any
 import asyncpg
 
 from atomo_gql import __version__
-from atomo_gql.store.database import SCHEMA, translated
+from atomo_gql.address import parse_address
+from atomo_gql.store.connecting import COMMON_SETTINGS, SCHEMA, Purpose, connect
+from atomo_gql.store.database import translated
+from atomo_gql.store.poolers import find_way
 from atomo_gql.store.statements import sql_root
 
 log = logging.getLogger("atomo_gql.migrations")
@@ -35,6 +38,7 @@ BASELINE = 13
 """The version before the first step in `sql/migrations`."""
 
 _LOCK = "SELECT pg_advisory_lock(hashtextextended('atomo.migrate', 0))"
+_PURPOSE = Purpose("migrate", {**COMMON_SETTINGS, "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"})
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
 _LOCK_TIMEOUT = "500ms"  # all others wait behind a step that waits for a table
 _PATIENCE_SECS = 1_200.0  # that a step goes on trying to get its locks
@@ -111,26 +115,29 @@ def misfit(version: int, oldest_server: int, made_by: str | None, newest: int | 
     return None
 
 
-async def migrate(dsn: str, *, folder: Path | None = None) -> list[str]:
+async def migrate(dsn: str, *, folder: Path | None = None, partition_days: int | None = None) -> list[str]:
     """Bring the database up to date under a lock; what was done, a line each (nothing: it was).
 
     Partitions for the next days are there afterwards, and a schema that was restored from another cluster goes on in
     this one. A later schema that says that this version can work with it is left as it is.
+
+    Args:
+        dsn: the address of the database.
+        folder: the steps; None: those of `sql/migrations`.
+        partition_days: how many days new partitions span; None: as many as before.
 
     Raises:
         SchemaError: the schema is too new or too old for this version, or not ours; or the server is too old.
         Unavailable: the database cannot be reached.
     """
     steps = known_migrations(folder)
+    address = parse_address(dsn)
     with translated():
-        connection: Any = await asyncpg.connect(
-            dsn,
-            timeout=30,
-            command_timeout=None,
-            server_settings={"search_path": SCHEMA, "application_name": "atomo-gql migrate"},
-        )
+        way = await find_way(address, timeout=30)
+        connection: Any = await connect(address, _PURPOSE, way, timeout=30, command_timeout=None)
         try:
-            return await _Migrator(connection, steps).run()
+            migrator = _Migrator(connection, steps, partition_days)
+            return await (migrator.run_shared() if way.is_shared else migrator.run())
         finally:
             await connection.close(timeout=5)
 
@@ -138,10 +145,11 @@ async def migrate(dsn: str, *, folder: Path | None = None) -> list[str]:
 class _Migrator:
     """One run, on a connection of its own."""
 
-    def __init__(self, connection: Any, steps: list[Migration]) -> None:
+    def __init__(self, connection: Any, steps: list[Migration], partition_days: int | None = None) -> None:
         self._connection = connection
         self._steps = steps
         self._newest = newest_version(steps)
+        self._partition_days = partition_days
         self._done: list[str] = []
 
     async def run(self) -> list[str]:
@@ -157,6 +165,17 @@ class _Migrator:
             for step in self._steps[max(0, version - BASELINE - 1) :]:
                 await self._apply(step)
             await self._with_locks(self._replace_functions)
+        await self._settle()
+        return self._done
+
+    async def run_shared(self) -> list[str]:
+        """Do what can be done through a pooler in transaction mode, which keeps no lock between two transactions."""
+        async with self._connection.transaction():
+            if await self.version() < self._newest:
+                raise SchemaError(
+                    "a pooler in transaction mode cannot bring the schema up to date: set ATOMO_LISTEN_URL to a direct "
+                    "address of the database, or run atomo-gql migrate with DATABASE_URL set to it"
+                )
         await self._settle()
         return self._done
 
@@ -318,6 +337,8 @@ class _Migrator:
         async with self._connection.transaction():
             if adopted := await self._connection.fetchval("SELECT adopt_cluster()"):
                 self._done.append(adopted)
+        if self._partition_days is not None:
+            await self._connection.execute("UPDATE installation SET partition_days = $1", self._partition_days)
         await self._connection.execute("SELECT make_partitions(4)")
 
     async def _note(
@@ -355,7 +376,7 @@ async def schema_version(dsn: str) -> int:
         Unavailable: the database cannot be reached.
     """
     with translated():
-        connection: Any = await asyncpg.connect(dsn, timeout=10, server_settings={"search_path": SCHEMA})
+        connection: Any = await connect(parse_address(dsn), _PURPOSE, timeout=10)
         try:
             return await _Migrator(connection, known_migrations()).version()
         finally:

@@ -13,7 +13,8 @@ from typing import Any
 
 import asyncpg
 
-from atomo_gql.store.database import SCHEMA
+from atomo_gql.address import parse_address
+from atomo_gql.store.connecting import SCHEMA, Purpose, connect
 from atomo_gql.store.migrations import migrate
 
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
@@ -23,7 +24,6 @@ _JOURNAL = ["schema_versions", "schema_functions"]  # what the target's own migr
 
 # Texts must mean the same on both sides, whatever the servers' own settings are.
 _SETTINGS = {
-    "application_name": "atomo-gql move",
     "search_path": SCHEMA,
     "timezone": "UTC",
     "datestyle": "ISO",
@@ -33,6 +33,7 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
     "statement_timeout": "0",
 }
+_PURPOSE = Purpose("move", _SETTINGS)
 
 _TABLES = """
 SELECT c.relname AS name, c.relkind = 'p' AS is_parent, c.relispartition AS is_partition,
@@ -235,7 +236,9 @@ async def make_partitions(source: Any, target: Any) -> None:
 async def _connected(dsn: str, side: str) -> AsyncIterator[Any]:
     """A connection for the length of the block, with a client's errors as sentences."""
     try:
-        connection: Any = await asyncpg.connect(dsn, timeout=30, command_timeout=None, server_settings=_SETTINGS)
+        connection: Any = await connect(parse_address(dsn), _PURPOSE, timeout=30, command_timeout=None)
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise MoveError(f"the {side} is read-only; name the primary server") from error
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MoveError(f"the {side} cannot be reached: {error or type(error).__name__}") from error
     try:

@@ -41,11 +41,6 @@ _ADVICE = {
     "57014": "start again when PostgreSQL has less to do",
     "57": "start again when PostgreSQL is up",
 }
-UNREADABLE = (
-    "DATABASE_URL cannot be read: it must be postgresql://user:password@host:port/database, with signs such as [ # / % "
-    "in its password percent-encoded"
-)
-"""For an address that the driver cannot read. The driver's own words may hold a part of the password."""
 
 
 class DatabaseUnusable(Exception):

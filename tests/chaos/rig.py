@@ -62,6 +62,11 @@ class Rig:
         }
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
+    def use(self, dsn: str, looked_at: str | None = None, **environment: str) -> None:
+        """A database of somebody else's in place of an embedded one; the test looks at it by another address."""
+        self._dsn = looked_at or dsn
+        self._environment |= {"DATABASE_URL": dsn, **environment}
+
     async def start(self) -> None:
         """A server, until it is ready."""
         await self.start_server()

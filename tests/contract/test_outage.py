@@ -120,9 +120,11 @@ async def _is_ready(server: Server) -> bool:
 
 async def test_a_server_without_the_right_schema_is_not_ready(server: Server, sql: Any) -> None:
     assert await _is_ready(server)
-    await sql.execute("UPDATE schema_versions SET version = version - 1")
-    answer = refused(await server.ask("GET", "/readyz"), 503)
-    assert "migrate" in answer.body["detail"]
+    for change, advice in (("version = version - 1", "run atomo-gql migrate"), ("oldest_server = 99", "start a newer")):
+        await sql.execute(f"UPDATE schema_versions SET {change}")
+        answer = refused(await server.ask("GET", "/readyz"), 503)
+        assert advice in answer.body["detail"]
+        await sql.execute("UPDATE schema_versions SET version = version + 1")
     assert (await server.call("GET", "/healthz"))[0] == 200
 
 
