@@ -200,7 +200,7 @@ class Database:
             return
         self._note(error)
         if not is_spent(error):
-            await pool.release(connection, timeout=_RELEASE_SECS)
+            await _release(pool, connection)  # whatever becomes of it, the error that is under way must not be lost
             return
         if isinstance(error, TimeoutError):  # its statement is being cancelled
             task = asyncio.get_running_loop().create_task(_release(pool, connection))
