@@ -29,7 +29,7 @@ async def test_a_server_without_a_partition_for_now_is_not_ready(server: Server,
 
 
 async def test_a_server_without_a_schema_is_not_ready(server: Server, sql: Any) -> None:
-    await sql.execute("ALTER TABLE migrations RENAME TO migrations_away")
+    await sql.execute("ALTER TABLE schema_versions RENAME TO versions_away")
     assert "run atomo-gql migrate" in await _why(server)
 
 

@@ -71,6 +71,7 @@ def test_each_setting_has_its_line_in_the_docs() -> None:
 # A text that each variable takes. A new variable needs its line here.
 EXAMPLES = {
     "DATABASE_URL": "postgresql://app:pw@db.example/app",
+    "ATOMO_LISTEN_URL": "postgresql://app:pw@direct.example/app",
     "ATOMO_EMBEDDED": "false",
     "ATOMO_DATA_DIR": "/var/lib/atomo",
     "HOST": "0.0.0.0",
