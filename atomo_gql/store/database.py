@@ -367,6 +367,10 @@ class translated:  # noqa: N801  # reads as the function it stands for, and cost
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Translate."""
         if error is not None and (told := unavailable(error)):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # What the end of a transaction met on its way out must not keep a task alive that is to end.
+                raise asyncio.CancelledError from error
             raise told from error
 
 
