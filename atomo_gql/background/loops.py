@@ -13,6 +13,7 @@ log = logging.getLogger("atomo_gql.background")
 
 _LOOK_SECS = 2  # between two rounds of looks at the store, each of some seconds
 _RECORD_SECS = 2
+_ADOPT_SECS = 2  # between two looks whether the database has come from elsewhere
 _HOUSEKEEPING_SECS = 600
 _RUNS_SECS = 1.0  # between two looks for runs that have something to do, where nothing tells of one sooner
 _SETTLE_SECS = 2
@@ -61,7 +62,8 @@ class Loop:
 
 
 def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
-    """The sweeper, the keeper of partitions and retention, the watchers' safety net, the book of queues; what carries
+    """The sweeper, the keeper of partitions and retention, the watchers' safety net, the book of queues, the look
+    whether the schema was restored; what carries
     runs of workflows on, what begins them by the clock, and the action dispatcher."""
     housekeeping, queues, engine, dispatcher = (
         services.housekeeping,
@@ -96,6 +98,7 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
     return [
         Loop("the sweeper", housekeeping.sweep, reclaim_interval),
         Loop("housekeeping", keep_house, _HOUSEKEEPING_SECS),
+        Loop("the order of events", housekeeping.adopt_cluster, _ADOPT_SECS),
         Loop("the watchers' look", services.watching.look_again, _LOOK_SECS),
         Loop("the book of queues", queues.record, _RECORD_SECS),
         Loop("the workflow engine", carry_on, _RUNS_SECS, services.bells[0]),

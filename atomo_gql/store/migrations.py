@@ -38,6 +38,7 @@ _LOCK = "SELECT pg_advisory_lock(hashtextextended('atomo.migrate', 0))"
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
 _LOCK_TIMEOUT = "500ms"  # all others wait behind a step that waits for a table
 _PATIENCE_SECS = 1_200.0  # that a step goes on trying to get its locks
+_SOON_SECS = 5.0  # that a start waits for what the servers would do later, too
 _WITH_FUNCTIONS = "\n-- with the functions\n"
 _OLDEST_SERVER = re.compile(r"^-- oldest server: (\d+)$", re.MULTILINE)
 
@@ -271,8 +272,8 @@ class _Migrator:
 
         await self._insist(once, "a step")
 
-    async def _insist(self, once: Callable[[], Awaitable[Any]], what: str) -> Any:
-        until = time.monotonic() + _PATIENCE_SECS
+    async def _insist(self, once: Callable[[], Awaitable[Any]], what: str, patience: float = _PATIENCE_SECS) -> Any:
+        until = time.monotonic() + patience
         is_told = False
         while True:
             try:
@@ -315,9 +316,15 @@ class _Migrator:
 
     async def _settle(self) -> None:
         """What time, and a restore, ask for before anything is written."""
-        async with self._connection.transaction():
-            if adopted := await self._connection.fetchval("SELECT adopt_cluster()"):
-                self._done.append(adopted)
+        try:
+            adopted = await self._insist(lambda: self._connection.fetchval("SELECT adopt_cluster()"), "a step", _SOON_SECS)
+        except asyncpg.LockNotAvailableError:
+            adopted = (
+                "the schema has come from another PostgreSQL cluster; the servers go on with the order of events once "
+                "the transactions have ended that hold the table events"
+            )
+        if adopted:
+            self._done.append(adopted)
         await self._connection.execute("SELECT make_partitions(4)")
 
     async def _note(
