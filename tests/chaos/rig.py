@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -61,6 +62,16 @@ class Rig:
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+
+    @property
+    def dsn(self) -> str:
+        """The address of the servers' database."""
+        return self._dsn
+
+    def write(self, path: str, content: Any) -> None:
+        """A JSON file in the folder, which servers read when they start."""
+        (self.folder / path).parent.mkdir(exist_ok=True)
+        (self.folder / path).write_text(json.dumps(content))
 
     async def start(self) -> None:
         """A server, until it is ready."""

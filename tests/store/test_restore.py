@@ -30,7 +30,8 @@ WORKFLOW = {
 }
 
 
-async def _run(*command: object) -> None:
+async def run_program(*command: object) -> None:
+    """A program of PostgreSQL, which must end with 0."""
     process = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -66,7 +67,7 @@ class Copier:
         """As docs/operations.md has it."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder / "dump")
-        await _run(program(find_binaries(), "pg_dump"), "-n", "atomo", "-Fd", "-f", self.folder / "dump", self.source)
+        await run_program(program(find_binaries(), "pg_dump"), "-n", "atomo", "-Fd", "-f", self.folder / "dump", self.source)
 
     async def restore(self, name: str) -> str:
         """Into a new database; its address."""
@@ -75,7 +76,7 @@ class Copier:
         await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
         target = with_database(self.cluster, name)
-        await _run(program(find_binaries(), "pg_restore"), "-d", target, "--no-owner", self.folder / "dump")
+        await run_program(program(find_binaries(), "pg_restore"), "-d", target, "--no-owner", self.folder / "dump")
         return target
 
 
@@ -85,13 +86,15 @@ def copier(dsn: str, other_cluster: str, tmp_path: Any) -> Copier:
     return Copier(dsn, other_cluster, tmp_path)
 
 
-async def _record(replica: Replica, *numbers: int) -> None:
+async def record_deals(replica: Replica, *numbers: int) -> None:
+    """Events that fire DEAL and begin WORKFLOW."""
     for n in numbers:
         event = NewEvent(model="Deal", event="created", entity_id=str(n), data={}, event_id=f"deal {n}")
         await replica.services.records.record(ROOT, event)
 
 
-async def _read(database: Database, after: Place) -> tuple[list[Event], Place]:
+async def read_log(database: Database, after: Place) -> tuple[list[Event], Place]:
+    """What a reader that was at that place is told, and where it is then."""
     wanted = EventFilter(streams=(Stream.MODEL, Stream.JOB))
     found, place, _ = await events.tail(database, after, None, wanted, 1_000, 10_000_000)
     return found, place
@@ -108,10 +111,10 @@ async def test_actions_workflows_and_readers_go_on_after_a_restore(copier: Copie
     async with replica_on(dsn) as replica:
         await replica.services.bindings.register(ROOT, DEAL)
         await replica.services.workflows.register(ROOT, WORKFLOW)
-        await _record(replica, 1, 2)
+        await record_deals(replica, 1, 2)
         await replica.settle()
-        await _record(replica, 3)  # recorded, and not yet dispatched
-        seen, place = await _read(replica.database, Place())
+        await record_deals(replica, 3)  # recorded, and not yet dispatched
+        seen, place = await read_log(replica.database, Place())
         await copier.dump()
 
     target = await copier.restore("restored")
@@ -122,18 +125,18 @@ async def test_actions_workflows_and_readers_go_on_after_a_restore(copier: Copie
         assert any(line.startswith(RESTORED) for line in await migrate(target))
         assert await migrate(target) == []
         async with replica_on(target) as replica:
-            await _record(replica, 4, 5)
+            await record_deals(replica, 4, 5)
             await replica.settle()
             assert await _kinds(sql) == [("early", 1), ("greet", 5), ("w", 5)]
-            told, place = await _read(replica.database, place)
+            told, place = await read_log(replica.database, place)
             names = [e.data.get("eventId") for e in told if e.stream is Stream.MODEL]
             assert names == ["deal 4", "deal 5"], "and nothing that had been read before"
             assert early in {e.stream_id for e in told}
             assert len(told) == len({(e.stream_id, e.version) for e in told})
-            await _record(replica, 6)
-            told, place = await _read(replica.database, place)
+            await record_deals(replica, 6)
+            told, place = await read_log(replica.database, place)
             assert [e.data.get("eventId") for e in told] == ["deal 6"]
-            everything, _ = await _read(replica.database, Place())
+            everything, _ = await read_log(replica.database, Place())
             assert [e.position for e in everything if e.stream is Stream.MODEL][: len(seen)] == sorted(
                 e.position for e in everything if e.stream is Stream.MODEL
             )[: len(seen)]
@@ -154,24 +157,24 @@ async def test_a_second_restore_goes_on_too_and_the_same_cluster_is_not_taken_fo
     await _use_transaction_ids(dsn, 2_000)
     async with replica_on(dsn) as replica:
         await replica.services.bindings.register(ROOT, DEAL)
-        await _record(replica, 1)
+        await record_deals(replica, 1)
         await replica.settle()
     await copier.dump()
     second = Copier(await copier.restore("first"), copier.source, copier.folder)
     assert await migrate(second.source) != []
     async with replica_on(second.source) as replica:
-        await _record(replica, 2)
+        await record_deals(replica, 2)
         await replica.settle()
-        _, place = await _read(replica.database, Place())
+        _, place = await read_log(replica.database, Place())
     await second.dump()
 
     back = await second.restore(f"back_{dsn.rpartition('_')[2]}")
     try:
         assert any(line.startswith(RESTORED) for line in await migrate(back))
         async with replica_on(back) as replica:
-            await _record(replica, 3)
+            await record_deals(replica, 3)
             await replica.settle()
-            told, _ = await _read(replica.database, place)
+            told, _ = await read_log(replica.database, place)
             assert [e.data.get("eventId") for e in told if e.stream is Stream.MODEL] == ["deal 3"]
             assert len(await replica.lease("actions")) == 3, "an action for each, and no more"
         await copier.dump()
