@@ -317,7 +317,9 @@ class _Migrator:
     async def _settle(self) -> None:
         """What time, and a restore, ask for before anything is written."""
         try:
-            adopted = await self._insist(lambda: self._connection.fetchval("SELECT adopt_cluster()"), "a step", _SOON_SECS)
+            adopted = await self._insist(
+                lambda: self._connection.fetchval("SELECT adopt_cluster()"), "a step", _SOON_SECS
+            )
         except asyncpg.LockNotAvailableError:
             adopted = (
                 "the schema has come from another PostgreSQL cluster; the servers go on with the order of events once "

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 import pytest
 
 from atomo_gql.domain.events import Place
 from atomo_gql.embedded.binaries import find_binaries, program
 from atomo_gql.store import actions as store
 from atomo_gql.store.database import Database
-from tests.conftest import admin, bearer, until
+from tests.conftest import admin, until
 
 from .fleet import SEED, Fleet, all_together, check_streams
 from .rig import Rig, a_folder
@@ -135,9 +134,7 @@ async def _load(fleet: Fleet, folder: Path, early: Reader, late: Reader) -> str:
     """A source under load, dumped; the id of the binding that stays set aside."""
     rig = fleet.rig
     async with rig.sql() as sql:
-        await sql.execute(
-            "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
-        )
+        await sql.execute("DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
     async with aiohttp.ClientSession(headers=admin()) as http:
         for action in ACTIONS:
             body = {"model": "Deal", "event": "updated", "action": action, "queue": "crm"}
@@ -230,7 +227,9 @@ async def _go_on(fleet: Fleet, aside: str, early: Reader, late: Reader) -> None:
             "WHERE type = 'enqueued' AND data ->> 'queue' = 'crm'"
         )
         assert Counter(map(tuple, fired)) == Counter({(a, e): 1 for a in ACTIONS for e in updated})
-        runs = await sql.fetch("SELECT trigger::json ->> 'eventId' AS event, status FROM workflow_runs WHERE workflow = 'welcome'")
+        runs = await sql.fetch(
+            "SELECT trigger::json ->> 'eventId' AS event, status FROM workflow_runs WHERE workflow = 'welcome'"
+        )
         assert Counter(map(tuple, runs)) == Counter({(e, "Completed"): 1 for e in created})
         steps = await sql.fetch("SELECT kind, count(*) FROM job_records WHERE queue = 'steps' GROUP BY kind")
         assert {row["kind"]: row["count"] for row in steps} == {"first": len(created), "second": len(created)}

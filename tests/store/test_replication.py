@@ -16,7 +16,7 @@ from atomo_gql.store.migrations import migrate
 from tests.conftest import until
 from tests.parts import ROOT, Replica, replica_on
 
-from .test_restore import DEAL, RESTORED, WORKFLOW, read_log, record_deals, run_program
+from .restoring import DEAL, RESTORED, WORKFLOW, read_log, record_deals, run_program
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 
