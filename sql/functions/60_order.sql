@@ -56,6 +56,9 @@ DECLARE
     v_is_locked boolean := false;
     v_moved integer;
 BEGIN
+    IF pg_is_in_recovery() THEN  -- a standby; nothing can be written
+        RETURN NULL;
+    END IF;
     LOOP
         SELECT * INTO v_known FROM installation;
         v_highest := greatest(
@@ -71,6 +74,9 @@ BEGIN
             RETURN NULL;
         END IF;
         EXIT WHEN v_is_locked;
+        IF NOT pg_try_advisory_xact_lock(hashtextextended('atomo.adopt', 0)) THEN
+            RETURN NULL;  -- others wait behind who waits for the lock, so one is enough
+        END IF;
         LOCK TABLE events IN ACCESS EXCLUSIVE MODE;
         v_is_locked := true;  -- look again: somebody may have done it meanwhile
     END LOOP;
