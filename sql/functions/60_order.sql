@@ -77,14 +77,14 @@ BEGIN
         IF NOT pg_try_advisory_xact_lock(hashtextextended('atomo.adopt', 0)) THEN
             RETURN NULL;  -- others wait behind who waits for the lock, so one is enough
         END IF;
-        LOCK TABLE events IN ACCESS EXCLUSIVE MODE;
+        LOCK TABLE ONLY events IN ACCESS EXCLUSIVE MODE;  -- not its partitions: autovacuum is at them after a restore
         v_is_locked := true;  -- look again: somebody may have done it meanwhile
     END LOOP;
     v_next := pg_current_xact_id()::text::bigint;
     v_offset := greatest(v_highest, v_next + v_known.xid_offset) + 1000000000
         - pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
     UPDATE installation SET cluster_id = v_cluster, xid_offset = v_offset;
-    EXECUTE format('ALTER TABLE events ALTER COLUMN xid SET DEFAULT (pg_current_xact_id()::text::bigint + %s)::text::xid8', v_offset);
+    EXECUTE format('ALTER TABLE ONLY events ALTER COLUMN xid SET DEFAULT (pg_current_xact_id()::text::bigint + %s)::text::xid8', v_offset);
     IF NOT v_is_elsewhere THEN
         RETURN 'PostgreSQL has gone back to an earlier moment, or a standby has taken over; the order of events goes on '
             'behind all that readers may have seen';
