@@ -198,12 +198,19 @@ async def test_an_event_written_before_the_first_start_is_told_however_the_dump_
     await sql.close()
 
 
-async def test_a_reader_ahead_of_the_dump_misses_nothing_in_a_cluster_with_higher_ids(copier: Copier, dsn: str) -> None:
-    source: Any = await asyncpg.connect(dsn)
-    target: Any = await asyncpg.connect(copier.cluster)
+async def _outrun(source: str, target: str) -> None:
+    """Have the target give out higher ids than the source has."""
+    first: Any = await asyncpg.connect(source)
+    second: Any = await asyncpg.connect(target)
     ids = "SELECT pg_current_xact_id()::text::bigint"
-    behind = await source.fetchval(ids) - await target.fetchval(ids)
-    await use_transaction_ids(copier.cluster, max(0, behind) + 1_000)
+    behind = await first.fetchval(ids) - await second.fetchval(ids)
+    await use_transaction_ids(target, max(0, behind) + 1_000)
+    await first.close()
+    await second.close()
+
+
+async def test_a_reader_ahead_of_the_dump_misses_nothing_in_a_cluster_with_higher_ids(copier: Copier, dsn: str) -> None:
+    await _outrun(dsn, copier.cluster)
     async with replica_on(dsn) as replica:
         await record_deals(replica, 1)
         await copier.dump()
@@ -216,12 +223,10 @@ async def test_a_reader_ahead_of_the_dump_misses_nothing_in_a_cluster_with_highe
         await record_deals(replica, 3)
         told, _ = await read_log(replica.database, place)
         assert [e.data["eventId"] for e in told] == ["deal 3"]
-    await source.close()
-    await target.close()
 
 
 async def test_a_role_that_may_not_read_the_cluster_s_identifier_notices_a_restore(copier: Copier, dsn: str) -> None:
-    await use_transaction_ids(copier.cluster, 3_000)
+    await _outrun(dsn, copier.cluster)
     async with replica_on(dsn) as replica:
         await record_deals(replica, 1)
         _, place = await read_log(replica.database, Place())
