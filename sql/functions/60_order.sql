@@ -98,9 +98,10 @@ END $$;
 -- Give this transaction id to the events that were written in this cluster before it was adopted, and had the old offset
 -- added to their ids. Answers how many there were.
 --
--- They are known by their rows' xmin. In a restored schema such a row is younger than the indexes of its partition, which a
--- restore makes after it has loaded the rows. Where the rows came after the indexes (logical replication, the data of a
--- dump alone), its xmin is the event's own id, and the sequence here gave out its position.
+-- They are known by their rows' xmin. In a restored schema such a row is younger than the newest index of its partition. A
+-- restore makes all indexes, and atomo-gql move makes one, after the rows were loaded. Where the rows came after the indexes
+-- (logical replication, the data of a dump alone), its xmin is the event's own id, and the sequence here gave out its
+-- position.
 CREATE OR REPLACE FUNCTION move_early_events(p_offset bigint, p_xid bigint) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     v_near CONSTANT bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000;
@@ -118,7 +119,7 @@ BEGIN
     SELECT max(e.position) INTO v_newest
     FROM (SELECT n.position FROM events AS n ORDER BY n.xid DESC, n.position DESC LIMIT 10000) AS e;
     FOR v_partition, v_since IN
-        SELECT p.inhrelid, (SELECT min(full_xid(i.xmin)) FROM pg_index AS i WHERE i.indrelid = p.inhrelid)
+        SELECT p.inhrelid, (SELECT max(full_xid(i.xmin)) FROM pg_index AS i WHERE i.indrelid = p.inhrelid)
         FROM pg_inherits AS p WHERE p.inhparent = 'events'::regclass
     LOOP
         EXECUTE format(
