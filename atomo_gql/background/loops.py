@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 
-from atomo_gql.domain.errors import AtomoError
+from atomo_gql.domain.errors import AtomoError, Unavailable
 from atomo_gql.service.context import Bell
 from atomo_gql.service.services import Services
 
@@ -13,6 +14,8 @@ log = logging.getLogger("atomo_gql.background")
 
 _LOOK_SECS = 2  # between two rounds of looks at the store, each of some seconds
 _RECORD_SECS = 2
+_ADOPT_SECS = 2  # between two looks whether the database has come from elsewhere
+_ADOPT_PAUSE_SECS = 10  # after a try that waited for a lock: others waited behind it
 _HOUSEKEEPING_SECS = 600
 _RUNS_SECS = 1.0  # between two looks for runs that have something to do, where nothing tells of one sooner
 _SETTLE_SECS = 2
@@ -61,8 +64,9 @@ class Loop:
 
 
 def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
-    """The sweeper, the keeper of partitions and retention, the watchers' safety net, the book of queues; what carries
-    runs of workflows on, what begins them by the clock, and the action dispatcher."""
+    """The sweeper, the keeper of partitions and retention, the watchers' safety net, the book of queues, the look
+    whether the schema was restored; what carries runs of workflows on, what begins them by the clock, and the action
+    dispatcher."""
     housekeeping, queues, engine, dispatcher = (
         services.housekeeping,
         services.queues,
@@ -76,6 +80,17 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
             await housekeeping.retain_runs()
             await housekeeping.retain()
         await queues.forget()
+
+    quiet_until = 0.0
+
+    async def adopt() -> None:
+        nonlocal quiet_until
+        if time.monotonic() >= quiet_until:
+            try:
+                await housekeeping.adopt_cluster()
+            except Unavailable:
+                quiet_until = time.monotonic() + _ADOPT_PAUSE_SECS
+                raise
 
     async def carry_on() -> float:
         while await engine.turn():
@@ -97,6 +112,7 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
     return [
         Loop("the sweeper", housekeeping.sweep, reclaim_interval),
         Loop("housekeeping", keep_house, _HOUSEKEEPING_SECS),
+        Loop("the order of events", adopt, _ADOPT_SECS),
         Loop("the watchers' look", services.watching.look_again, _LOOK_SECS),
         Loop("the book of queues", queues.record, _RECORD_SECS),
         Loop("the workflow engine", carry_on, _RUNS_SECS, services.bells[0]),

@@ -105,6 +105,13 @@ class HousekeepingService:
             if len(taken) < _SWEEP:
                 return total
 
+    async def adopt_cluster(self) -> None:
+        """Notice a schema that was restored while this process runs, and a standby that has taken over."""
+        if done := await store.adopt_cluster(self._database):
+            log.warning(done)
+            for bell in self._bells:
+                bell.ring()
+
     async def make_partitions(self) -> int:
         """Make the partitions of the days ahead; how many pairs were missing."""
         await store.span_partitions(self._database, self._retention.partition_days)

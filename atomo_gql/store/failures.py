@@ -24,7 +24,9 @@ _BY_CODE = {
     "57014": "the database took too long; try again",
     "42P01": _SCHEMA,
     "42703": _SCHEMA,
+    "42704": _SCHEMA,
     "42883": _SCHEMA,
+    "42P10": _SCHEMA,
     "3F000": _SCHEMA,
     "42501": "the database's role may not do that (its rights were changed)",
 }

@@ -67,6 +67,18 @@ async def make_partitions(database: Database, ahead: int) -> int:
     return made
 
 
+async def adopt_cluster(database: Database) -> str | None:
+    """Go on with the order of events if the schema has come from another PostgreSQL cluster; what was done.
+
+    None: nothing had to be done.
+
+    Raises:
+        Unavailable: somebody holds the table of events; nothing was changed.
+    """
+    done: str | None = (await database.fetch_one("cluster_adopt"))["done"]
+    return done
+
+
 async def database_now(database: Database) -> datetime:
     """What time it is by the database's clock."""
     now: datetime = (await database.fetch_one("clock_now"))["now"]

@@ -42,6 +42,7 @@ _PURPOSE = Purpose("migrate", {**COMMON_SETTINGS, "lock_timeout": "0", "idle_in_
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
 _LOCK_TIMEOUT = "500ms"  # all others wait behind a step that waits for a table
 _PATIENCE_SECS = 1_200.0  # that a step goes on trying to get its locks
+_SOON_SECS = 5.0  # that a start waits for what the servers would do later, too
 _WITH_FUNCTIONS = "\n-- with the functions\n"
 _OLDEST_SERVER = re.compile(r"^-- oldest server: (\d+)$", re.MULTILINE)
 
@@ -290,8 +291,8 @@ class _Migrator:
 
         await self._insist(once, "a step")
 
-    async def _insist(self, once: Callable[[], Awaitable[Any]], what: str) -> Any:
-        until = time.monotonic() + _PATIENCE_SECS
+    async def _insist(self, once: Callable[[], Awaitable[Any]], what: str, patience: float = _PATIENCE_SECS) -> Any:
+        until = time.monotonic() + patience
         is_told = False
         while True:
             try:
@@ -334,9 +335,17 @@ class _Migrator:
 
     async def _settle(self) -> None:
         """What time, and a restore, ask for before anything is written."""
-        async with self._connection.transaction():
-            if adopted := await self._connection.fetchval("SELECT adopt_cluster()"):
-                self._done.append(adopted)
+        try:
+            adopted = await self._insist(
+                lambda: self._connection.fetchval("SELECT adopt_cluster()"), "a step", _SOON_SECS
+            )
+        except asyncpg.LockNotAvailableError:
+            adopted = (
+                "the schema has come from another PostgreSQL cluster; the servers go on with the order of events once "
+                "the transactions have ended that hold the table events"
+            )
+        if adopted:
+            self._done.append(adopted)
         if self._partition_days is not None:
             await self._connection.execute("UPDATE installation SET partition_days = $1", self._partition_days)
         await self._connection.execute("SELECT make_partitions(4)")

@@ -153,7 +153,7 @@ DECLARE
     v_name text;
 BEGIN
     FOR v_name IN DELETE FROM partition_rewrites RETURNING name LOOP
-        EXECUTE format('DROP TABLE %I, %I', 'events_' || v_name, 'job_records_' || v_name);
+        EXECUTE format('DROP TABLE IF EXISTS %I, %I', 'events_' || v_name, 'job_records_' || v_name);
     END LOOP;
 END $$;
 

@@ -1,6 +1,10 @@
 -- name: clock_now() :one
 SELECT clock_timestamp() AS now;
 
+-- name: cluster_adopt() :one
+-- What had to be done because the schema has come from another PostgreSQL cluster; null: nothing, it has not.
+SELECT adopt_cluster() AS done;
+
 -- name: partition_make(ahead integer) :one
 SELECT make_partitions($1::integer) AS made;
 

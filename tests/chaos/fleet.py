@@ -5,7 +5,6 @@ A test prints its seed; ATOMO_CHAOS_SEED makes the same definitions and events a
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import time
@@ -127,10 +126,9 @@ class Fleet:
 async def a_fleet(names: Sequence[str], files: Mapping[str, Any], dice: random.Random) -> AsyncIterator[Fleet]:
     """Servers of these names, which read these JSON files (by path) when they start."""
     with a_folder() as folder:
-        for path, content in files.items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(json.dumps(content))
         rig = Rig(folder)
+        for path, content in files.items():
+            rig.write(path, content)
         try:
             await rig.start_together(names)
             yield Fleet(rig, names, dice)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -66,6 +67,16 @@ class Rig:
         """A database of somebody else's in place of an embedded one; the test looks at it by another address."""
         self._dsn = looked_at or dsn
         self._environment |= {"DATABASE_URL": dsn, **environment}
+
+    @property
+    def dsn(self) -> str:
+        """The address of the servers' database."""
+        return self._dsn
+
+    def write(self, path: str, content: Any) -> None:
+        """A JSON file in the folder, which servers read when they start."""
+        (self.folder / path).parent.mkdir(exist_ok=True)
+        (self.folder / path).write_text(json.dumps(content))
 
     async def start(self) -> None:
         """A server, until it is ready."""
