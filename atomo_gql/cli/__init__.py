@@ -16,6 +16,7 @@ COMMANDS = {
     "dev": ("dev", "dev"),
     "enqueue": ("job", "enqueue"),
     "event": ("action", "event"),
+    "housekeeping": ("housekeeping", "housekeeping"),
     "job": ("job", "job"),
     "migrate": ("database", "migrate"),
     "queue": ("queue", "queue"),

@@ -167,8 +167,10 @@ class HousekeepingService:
                 elif partition.begins_at < max(moments) and partition.days > 2 * self._retention.partition_days:
                     # It was made when jobs were kept for longer, and does not end soon.
                     total += await self._delete(partition, succeeded, dead)
-        settled = min(moments) if moments else now - timedelta(days=_SETTLED_DAYS)
-        total += await self._merge(settled, _MERGED if moments else _UNMERGED)
+        # What is left of a partition when its succeeded jobs are gone is few, however long dead ones are kept.
+        total += await self._merge(
+            succeeded or now - timedelta(days=_SETTLED_DAYS), _MERGED if succeeded else _UNMERGED
+        )
         if total.replaced or total.left_out:
             log.info("retention forgot %d jobs, and replaced %d partitions", total.left_out, total.replaced)
         metrics.PARTITIONS_REPLACED.inc(total.replaced)

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -48,6 +49,7 @@ _LOST = (
 _PARTITION_DAYS_AHEAD = 4
 _MAKE_PARTITIONS = f"SELECT make_partitions({_PARTITION_DAYS_AHEAD})"
 _PARTITIONED_SECS = (_PARTITION_DAYS_AHEAD - 1) * 86_400.0  # that they are enough for
+_STARTS_SECS = 60
 _COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
@@ -81,6 +83,8 @@ class Database:
         self._timeout = timeout
         self._pools: dict[str, Any] = {}
         self._partitioned_until = 0.0  # by this machine's clock
+        self._starts: list[UUID] = []
+        self._starts_until = 0.0  # by the monotonic clock
 
     async def open(self) -> None:
         """Connect.
@@ -189,6 +193,13 @@ class Database:
     def _is_past_partitions(self) -> bool:
         """Whether partitions for now may be missing, as far as this machine's clock can tell."""
         return not 0 < self._partitioned_until - time.time() <= _PARTITIONED_SECS
+
+    async def partition_starts(self) -> Sequence[UUID]:
+        """The first ids of the partitions, in order, as they were at most a minute ago."""
+        if time.monotonic() > self._starts_until:
+            self._starts = [row["first_id"] for row in await self.fetch("partition_starts")]
+            self._starts_until = time.monotonic() + _STARTS_SECS
+        return self._starts
 
     async def notify(self, channel: str, payloads: Sequence[str]) -> None:
         """Send hints to every replica. Never inside a transaction that writes: NOTIFY queues up at commit."""

@@ -14,6 +14,9 @@ SELECT p.first_id, p.end_id, moment_of(p.first_id) AS begins_at, moment_of(p.end
     (pg_relation_size('events_' || p.name) + pg_relation_size('job_records_' || p.name))::bigint AS bytes
 FROM partitions AS p ORDER BY p.first_id;
 
+-- name: partition_starts() :many
+SELECT first_id FROM partitions ORDER BY first_id;
+
 -- name: partition_rewrite(first_id uuid, end_id uuid, expired timestamptz) :one
 SELECT rewrite_partitions($1::uuid, $2::uuid, $3::timestamptz) AS has_begun;
 

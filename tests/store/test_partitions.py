@@ -305,3 +305,13 @@ async def test_years_of_days_come_to_need_few_locks(database: Database, sql: Any
             await connection.fetch(statements()[name].text, *arguments)
             locks = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
         assert locks <= 200, f"{name} takes {locks}, and PostgreSQL has room for 6,400 by default"
+
+
+async def test_dead_jobs_that_are_kept_for_long_keep_no_partitions_apart(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 60)
+    made = await old_jobs(database, sql, list(range(0, 60, 10)))
+
+    await keeping(database, succeeded=2, dead=365).retain()
+
+    assert len(await shape(database)) <= 4 + 2 + 6, "four of what has expired, those of the retention, and those ahead"
+    assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} == {made[0]}
