@@ -1,16 +1,23 @@
 """`atomo-gql housekeeping`: what servers do every ten minutes, done now."""
 
 import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import click
 
 from atomo_gql.app import Application
-from atomo_gql.cli.host import database, migrated, settings_or_exit
+from atomo_gql.cli.host import database, settings_or_exit
 from atomo_gql.cli.logs import set_up_logs
-from atomo_gql.domain.errors import AtomoError
+from atomo_gql.domain.errors import AtomoError, Unavailable
 from atomo_gql.settings import Settings
 from atomo_gql.store import housekeeping as store
+from atomo_gql.store.migrations import SchemaError, migrate
+
+_TRIES = 20
+T = TypeVar("T")
 
 
 @click.command()
@@ -27,18 +34,23 @@ def housekeeping() -> None:
 
 async def _keep_house(settings: Settings) -> None:
     async with database(settings) as dsn:
-        await migrated(dsn)
         application = Application(settings, dsn)
-        house = application.services.housekeeping
+        services = application.services
+        house = services.housekeeping
         try:
+            await _insist(lambda: migrate(dsn))
             await application.database.open()
-            made = await house.make_partitions()
-            runs, events = await house.retain_runs()
-            replaced, forgotten = await house.retain()
-            await application.services.queues.forget()
+            made = await _insist(house.make_partitions)
+            # Before all else: while there are very many partitions, other queries may find no room for their locks.
+            replaced, forgotten = await _insist(house.retain)
+            runs, events = await _insist(house.retain_runs)
+            await services.queues.forget()
+            await services.schedules.look_again()
             partitions = await store.partitions(application.database)
+        except SchemaError as error:
+            raise click.ClickException(str(error)) from None
         except AtomoError as error:
-            raise click.ClickException(error.detail) from None
+            raise click.ClickException(f"{error.detail} ({error.__cause__ or 'no cause is known'})") from None
         finally:
             await application.database.close()
     click.echo(f"deleted {forgotten:,} jobs, {runs:,} runs of workflows and {events:,} recorded events")
@@ -46,3 +58,15 @@ async def _keep_house(settings: Settings) -> None:
     click.echo(
         f"made {made} partitions and replaced {replaced}; there are {len(partitions)} now, up to {until:%Y-%m-%d}"
     )
+
+
+async def _insist(step: Callable[[], Awaitable[T]]) -> T:
+    """Do it again when the database has no room, or no moment, for it just now: each step may break off anywhere."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return await step()
+        except Unavailable:
+            if not left:
+                raise
+            await asyncio.sleep(random.uniform(1, 3))  # noqa: S311  # jitter, not a secret
+    raise AssertionError("the last try answers or raises")

@@ -76,6 +76,8 @@ class HousekeepingService:
 
     async def sweep(self) -> int:
         """Take back every lease that ran out, and end what is past its deadline; how many leases there were."""
+        if shortened := await store.shorten_leases(self._database):
+            log.warning("%d leases were given while the database's clock was ahead; they end in time now", shortened)
         total = await self._reclaim()
         while ended := await store.end_overdue(self._database, _SWEEP):
             metrics.DEAD.inc(len(ended))

@@ -195,7 +195,7 @@ class Database:
         return not 0 < self._partitioned_until - time.time() <= _PARTITIONED_SECS
 
     async def partition_starts(self) -> Sequence[UUID]:
-        """The first ids of the partitions, in order, as they were at most a minute ago."""
+        """The first ids of the partitions that had begun at most a minute ago, in order."""
         if time.monotonic() > self._starts_until:
             self._starts = [row["first_id"] for row in await self.fetch("partition_starts")]
             self._starts_until = time.monotonic() + _STARTS_SECS

@@ -1,6 +1,5 @@
 """`sql/queries/jobs.sql`: reading."""
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -66,23 +65,18 @@ async def page(
 
     `look`: among how many of each state the text of an error is searched for; None: all. Fewer where errors are long.
     """
-    conditions = (
-        tenant,
-        None if wanted.statuses is None else list(wanted.statuses),
-        wanted.queue,
-        wanted.kind,
-        wanted.idempotency_key,
-        wanted.created_from,
-        wanted.created_to,
-        wanted.finished_from,
-        wanted.finished_to,
-    )
+    statuses = None if wanted.statuses is None else list(wanted.statuses)
+    made = tenant, wanted.queue, wanted.kind, wanted.idempotency_key, wanted.created_from, wanted.created_to
+    ended = wanted.finished_from, wanted.finished_to
+    conditions = (tenant, statuses, *made[1:], *ended)
     ids: list[UUID] = []
     if wanted.error is None:
+        has_state = statuses is not None or ended != (None, None)
+        statement = ("job_page", *conditions) if has_state else ("job_page_made", *made)
         starts = [] if wanted.idempotency_key else await database.partition_starts()  # a key has few jobs, anywhere
         for lowest, highest in _ranges(starts, above, below, descending=descending):
             left = most - len(ids)
-            ids += [r["id"] for r in await database.fetch("job_page", *conditions, lowest, highest, descending, left)]
+            ids += [row["id"] for row in await database.fetch(*statement, lowest, highest, descending, left)]
             if len(ids) == most:
                 break
         return Found(ids, None)
@@ -103,8 +97,7 @@ def _ranges(
     missing costs time and no more.
     """
     if descending:
-        begin = below or UUID(int=int(time.time() * 1_000) << 80)
-        bound = next((s for s in reversed(starts) if s < begin), UUID(int=0))
+        bound = next((s for s in reversed(starts) if below is None or s < below), UUID(int=0))
         if not bound.int or (above and above >= bound):
             return [(above, below)]
         return [(bound, below), (above, UUID(int=bound.int + 1))]

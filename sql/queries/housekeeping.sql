@@ -15,7 +15,8 @@ SELECT p.first_id, p.end_id, moment_of(p.first_id) AS begins_at, moment_of(p.end
 FROM partitions AS p ORDER BY p.first_id;
 
 -- name: partition_starts() :many
-SELECT first_id FROM partitions ORDER BY first_id;
+-- The first ids of partitions that have begun.
+SELECT first_id FROM partitions WHERE first_id <= first_id_at(clock_timestamp()) ORDER BY first_id;
 
 -- name: partition_rewrite(first_id uuid, end_id uuid, expired timestamptz) :one
 SELECT rewrite_partitions($1::uuid, $2::uuid, $3::timestamptz) AS has_begun;

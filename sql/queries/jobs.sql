@@ -85,6 +85,14 @@ SELECT id FROM (
 ) AS f
 ORDER BY CASE WHEN $12::boolean THEN id END DESC, CASE WHEN NOT $12 THEN id END LIMIT $13::integer;
 
+-- name: job_page_made(tenant text, queue text, kind text, key text, created_from timestamptz, created_to timestamptz, above uuid, below uuid, descending boolean, most integer) :many
+-- job_page where no state is asked for, and nothing of the end: the records alone. A statement of its own, since branches that
+-- fall away are planned, and their partitions locked, before they do.
+SELECT j.id FROM job_records AS j
+WHERE id_matches(j.id, $4::text, $5::timestamptz, $6::timestamptz, $7::uuid, $8::uuid)
+    AND job_matches(j, $1::text, $2::text, $3::text, $5, $6)
+ORDER BY CASE WHEN $9::boolean THEN j.id END DESC, CASE WHEN NOT $9 THEN j.id END LIMIT $10::integer;
+
 -- name: job_search(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer, error text, look integer) :many
 -- The same with a part of the error's text, for which there is no index. In each home at most so many jobs that failed are
 -- looked at (null: all), or fewer where errors are longer than 250 bytes; the first beyond comes after those that match, and

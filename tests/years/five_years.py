@@ -99,7 +99,10 @@ async def five_years(days: int = DAYS, samples: int = 40) -> None:
         async with _client(machine, answers, longest):
             for number in range(1, 6):
                 began = time.monotonic()
-                said = (await machine.command("housekeeping")).strip().splitlines()
+                try:
+                    said = (await machine.command("housekeeping")).strip().splitlines()
+                except AssertionError as error:  # the command has failed; that is what the table says
+                    said = [str(error)[-300:]]
                 pairs = await _pairs(machine)
                 took.append((f"housekeeping, round {number}", f"{time.monotonic() - began:.1f} s", f"{pairs} pairs"))
                 print(*said, sep="\n")
