@@ -1,6 +1,7 @@
 """`atomo-gql housekeeping`: what servers do every ten minutes, done now."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -38,7 +39,8 @@ async def _keep_house(settings: Settings) -> None:
         services = application.services
         house = services.housekeeping
         try:
-            await _insist(lambda: migrate(dsn))
+            with contextlib.suppress(Unavailable):  # no room for its locks, as below; what follows tells if it is more
+                await migrate(dsn)
             await application.database.open()
             made = await _insist(house.make_partitions)
             # Before all else: while there are very many partitions, other queries may find no room for their locks.

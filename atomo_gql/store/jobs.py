@@ -9,6 +9,8 @@ from atomo_gql.domain.jobs import Body, Job, JobFilter, Json, Waiting
 from atomo_gql.store import rows
 from atomo_gql.store.database import Database
 
+_FEW_PARTITIONS = 3  # that a page looks into at once
+
 
 class Found(NamedTuple):
     """The ids of a page of jobs, and the key from behind which a search goes on; None: it has seen all."""
@@ -96,6 +98,8 @@ def _ranges(
     them as fast as they are when there is only one. `starts`: the first ids of partitions, in order; one that is
     missing costs time and no more.
     """
+    if len(starts) <= _FEW_PARTITIONS:
+        return [(above, below)]
     if descending:
         bound = next((s for s in reversed(starts) if below is None or s < below), UUID(int=0))
         if not bound.int or (above and above >= bound):

@@ -9,12 +9,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from atomo_gql.domain.jobs import JobFilter
 from atomo_gql.realtime.hub import Hub
 from atomo_gql.realtime.transport import url_transport
 from atomo_gql.service import housekeeping as service
 from atomo_gql.service.context import Limits, Resources
 from atomo_gql.service.housekeeping import HousekeepingService, Retention
-from atomo_gql.store import enqueue, housekeeping, lease, rebuild, report
+from atomo_gql.store import enqueue, housekeeping, jobs, lease, rebuild, report
 from atomo_gql.store.database import Database
 from atomo_gql.store.lease import LeaseRow
 from atomo_gql.store.report import ReportRow
@@ -315,3 +316,19 @@ async def test_dead_jobs_that_are_kept_for_long_keep_no_partitions_apart(databas
 
     assert len(await shape(database)) <= 4 + 2 + 6, "four of what has expired, those of the retention, and those ahead"
     assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} == {made[0]}
+
+
+@pytest.mark.parametrize("descending", [True, False])
+async def test_a_page_goes_on_from_one_partition_into_the_others(
+    database: Database, sql: Any, *, descending: bool
+) -> None:
+    await age_partitions(database, sql, 8)
+    made = sorted(await old_jobs(database, sql, [0, 0, 0, 1, 3, 4, 4, 7]), reverse=descending)
+    for most in range(1, 10):
+        for after in [None, *made]:
+            bound: dict[str, Any] = {"below" if descending else "above": after}
+            found = await jobs.page(database, None, JobFilter(), descending=descending, most=most, **bound)
+            begin = 0 if after is None else made.index(after) + 1
+            assert found.ids == made[begin : begin + most]
+    cut: dict[str, Any] = {"above": made[-2], "below": made[1]} if descending else {"above": made[1], "below": made[-2]}
+    assert (await jobs.page(database, None, JobFilter(), descending=descending, most=9, **cut)).ids == made[2:-2]
