@@ -47,6 +47,7 @@ async def _keep_house(settings: Settings) -> None:
             replaced, forgotten = await _insist(house.retain)
             runs, events = await _insist(house.retain_runs)
             await services.queues.forget()
+            await house.shorten_leases()
             await services.schedules.look_again()
             partitions = await store.partitions(application.database)
         except SchemaError as error:

@@ -76,8 +76,6 @@ class HousekeepingService:
 
     async def sweep(self) -> int:
         """Take back every lease that ran out, and end what is past its deadline; how many leases there were."""
-        if shortened := await store.shorten_leases(self._database):
-            log.warning("%d leases were given while the database's clock was ahead; they end in time now", shortened)
         total = await self._reclaim()
         while ended := await store.end_overdue(self._database, _SWEEP):
             metrics.DEAD.inc(len(ended))
@@ -106,6 +104,12 @@ class HousekeepingService:
                 log.warning("took back %d expired leases, %d of them dead (%s)", len(taken), dead, queues)
             if len(taken) < _SWEEP:
                 return total
+
+    async def shorten_leases(self) -> int:
+        """Have leases that were given while the database's clock was ahead end in time; how many."""
+        if shortened := await store.shorten_leases(self._database):
+            log.warning("%d leases were given while the database's clock was ahead; they end in time now", shortened)
+        return shortened
 
     async def make_partitions(self) -> int:
         """Make the partitions of the days ahead; how many pairs were missing."""

@@ -49,7 +49,7 @@ async def reclaim(database: Database, most: int, spare: int) -> list[Reclaimed]:
 
 async def shorten_leases(database: Database) -> int:
     """Give leases that end later than any can, since the clock was ahead, their own time from now; how many."""
-    shortened: int = (await database.dispatch("lease_shorten"))[0]["shortened"]
+    shortened: int = (await database.fetch_one("lease_shorten"))["shortened"]
     return shortened
 
 

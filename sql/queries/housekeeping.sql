@@ -30,6 +30,16 @@ SELECT s.replaced, s.left_out FROM swap_partitions() AS s;
 -- name: partition_drop_detached() :one
 SELECT drop_detached() AS dropped;
 
+-- name: lease_shorten() :one
+-- Leases that end later than any lease can were given, or extended, while the clock was ahead. Each has its own time again,
+-- from now on.
+WITH shortened AS (
+    UPDATE leases AS l SET expires_at = statement_timestamp() + make_interval(secs => l.visibility_secs)
+    WHERE l.id IN (SELECT id FROM leases WHERE expires_at > statement_timestamp() + interval '25 hours' FOR UPDATE SKIP LOCKED)
+    RETURNING 1
+)
+SELECT count(*)::integer AS shortened FROM shortened;
+
 -- name: retention_count(first_id uuid, end_id uuid, succeeded timestamptz, most integer) :one
 -- How many jobs of these ids succeeded before that moment; most means: or more.
 SELECT count(*)::integer AS expired FROM (

@@ -42,16 +42,6 @@ awaited AS (
 )
 SELECT id, tenant, queue, reason IS NOT NULL AS is_dead FROM ended;
 
--- name: lease_shorten() :one
--- Leases that end later than any lease can were given, or extended, while the clock was ahead. Each has its own time again,
--- from now on.
-WITH shortened AS (
-    UPDATE leases AS l SET expires_at = statement_timestamp() + make_interval(secs => l.visibility_secs)
-    WHERE l.id IN (SELECT id FROM leases WHERE expires_at > statement_timestamp() + interval '25 hours' FOR UPDATE SKIP LOCKED)
-    RETURNING 1
-)
-SELECT count(*)::integer AS shortened FROM shortened;
-
 -- name: job_overdue(most integer) :many
 -- Jobs that nobody began before their deadline are dead.
 WITH overdue AS MATERIALIZED (

@@ -332,3 +332,15 @@ async def test_a_page_goes_on_from_one_partition_into_the_others(
             assert found.ids == made[begin : begin + most]
     cut: dict[str, Any] = {"above": made[-2], "below": made[1]} if descending else {"above": made[1], "below": made[-2]}
     assert (await jobs.page(database, None, JobFilter(), descending=descending, most=9, **cut)).ids == made[2:-2]
+
+
+async def test_a_lease_that_was_given_while_the_clock_was_ahead_ends_in_time(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    await enqueue.enqueue(database, [row(), row()])
+    [[ahead, _]] = await lease.lease(database, [LeaseRow(worker.id, 2, 30, ("q",))])
+    await sql.execute("UPDATE leases SET expires_at = expires_at + interval '365 days' WHERE id = $1", UUID(ahead.id))
+
+    assert await keeping(database).shorten_leases() == 1
+
+    assert await sql.fetchval("SELECT max(expires_at) <= now() + interval '31 seconds' FROM leases")
+    assert await keeping(database).shorten_leases() == 0
