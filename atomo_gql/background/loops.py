@@ -80,6 +80,8 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
             await housekeeping.retain_runs()
             await housekeeping.retain()
         await queues.forget()
+        await housekeeping.shorten_leases()
+        await services.schedules.look_again()
 
     quiet_until = 0.0
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "dev": ("dev", "dev"),
     "enqueue": ("job", "enqueue"),
     "event": ("action", "event"),
+    "housekeeping": ("housekeeping", "housekeeping"),
     "job": ("job", "job"),
     "migrate": ("database", "migrate"),
     "move": ("move", "move"),

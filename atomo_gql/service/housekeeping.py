@@ -112,6 +112,12 @@ class HousekeepingService:
             for bell in self._bells:
                 bell.ring()
 
+    async def shorten_leases(self) -> int:
+        """Have leases that were given while the database's clock was ahead end in time; how many."""
+        if shortened := await store.shorten_leases(self._database):
+            log.warning("%d leases were given while the database's clock was ahead; they end in time now", shortened)
+        return shortened
+
     async def make_partitions(self) -> int:
         """Make the partitions of the days ahead; how many pairs were missing."""
         await store.span_partitions(self._database, self._retention.partition_days)
@@ -175,8 +181,10 @@ class HousekeepingService:
                     # It was made when jobs were kept for longer. It ends the day after tomorrow from now on.
                     total += await self._delete(partition, None, dead)
                     total += await self._rewrite(partition.first_id, None, succeeded)
-        settled = min(moments) if moments else now - timedelta(days=_SETTLED_DAYS)
-        total += await self._merge(settled, _MERGED if moments else _UNMERGED)
+        # What is left of a partition when its succeeded jobs are gone is few, however long dead ones are kept.
+        total += await self._merge(
+            succeeded or now - timedelta(days=_SETTLED_DAYS), _MERGED if succeeded else _UNMERGED
+        )
         if total.replaced or total.left_out:
             log.info("retention forgot %d jobs, and replaced %d partitions", total.left_out, total.replaced)
         metrics.PARTITIONS_REPLACED.inc(total.replaced)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -46,6 +47,7 @@ _PARTITION_DAYS_AHEAD = 4
 _MAKE_PARTITIONS = f"SELECT make_partitions({_PARTITION_DAYS_AHEAD})"
 _PARTITIONED_SECS = (_PARTITION_DAYS_AHEAD - 1) * 86_400.0  # that they are enough for
 _EXPIRE_SECS = 1.0  # between two times that all connections of a pool are made anew
+_STARTS_SECS = 60
 
 
 class Database:
@@ -75,6 +77,8 @@ class Database:
         self._disk_full_at: float | None = None
         self._told: dict[type, float] = {}  # kinds of errors, and when the log had one last
         self._closing: set[asyncio.Task[None]] = set()
+        self._starts: list[UUID] = []
+        self._starts_until = 0.0  # by the monotonic clock
 
     async def open(self) -> None:
         """Connect.
@@ -307,6 +311,13 @@ class Database:
     def _is_past_partitions(self) -> bool:
         """Whether partitions for now may be missing, as far as this machine's clock can tell."""
         return not 0 < self._partitioned_until - time.time() <= _PARTITIONED_SECS
+
+    async def partition_starts(self) -> Sequence[UUID]:
+        """The first ids of the partitions that had begun at most a minute ago, in order."""
+        if time.monotonic() > self._starts_until:
+            self._starts = [row["first_id"] for row in await self.fetch("partition_starts")]
+            self._starts_until = time.monotonic() + _STARTS_SECS
+        return self._starts
 
     async def notify(self, channel: str, payloads: Sequence[str]) -> None:
         """Send hints to every replica. Never inside a transaction that writes: NOTIFY queues up at commit."""

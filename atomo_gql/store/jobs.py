@@ -9,6 +9,8 @@ from atomo_gql.domain.jobs import Body, Job, JobFilter, Json, Waiting
 from atomo_gql.store import rows
 from atomo_gql.store.database import Database
 
+_FEW_PARTITIONS = 3  # that a page looks into at once
+
 
 class Found(NamedTuple):
     """The ids of a page of jobs, and the key from behind which a search goes on; None: it has seen all."""
@@ -65,29 +67,49 @@ async def page(
 
     `look`: among how many of each state the text of an error is searched for; None: all. Fewer where errors are long.
     """
-    conditions = (
-        tenant,
-        None if wanted.statuses is None else list(wanted.statuses),
-        wanted.queue,
-        wanted.kind,
-        wanted.idempotency_key,
-        wanted.created_from,
-        wanted.created_to,
-        wanted.finished_from,
-        wanted.finished_to,
-        above,
-        below,
-        descending,
-        most,
-    )
-    if wanted.error is None:
-        return Found([row["id"] for row in await database.fetch("job_page", *conditions)], None)
+    statuses = None if wanted.statuses is None else list(wanted.statuses)
+    made = tenant, wanted.queue, wanted.kind, wanted.idempotency_key, wanted.created_from, wanted.created_to
+    ended = wanted.finished_from, wanted.finished_to
+    conditions = (tenant, statuses, *made[1:], *ended)
     ids: list[UUID] = []
-    for row in await database.fetch("job_search", *conditions, wanted.error, look):
+    if wanted.error is None:
+        has_state = statuses is not None or ended != (None, None)
+        statement = ("job_page", *conditions) if has_state else ("job_page_made", *made)
+        starts = [] if wanted.idempotency_key else await database.partition_starts()  # a key has few jobs, anywhere
+        for lowest, highest in _ranges(starts, above, below, descending=descending):
+            left = most - len(ids)
+            ids += [row["id"] for row in await database.fetch(*statement, lowest, highest, descending, left)]
+            if len(ids) == most:
+                break
+        return Found(ids, None)
+    for row in await database.fetch("job_search", *conditions, above, below, descending, most, wanted.error, look):
         if row["is_beyond"]:
             return Found(ids, UUID(int=row["id"].int + (1 if descending else -1)))
         ids.append(row["id"])
     return Found(ids, None)
+
+
+def _ranges(
+    starts: Sequence[UUID], above: UUID | None, below: UUID | None, *, descending: bool
+) -> list[tuple[UUID | None, UUID | None]]:
+    """Where to look for a page, one range after the other: first in the partition that it begins in, then in the rest.
+
+    Most pages are full with that. Planning a query costs as much for each partition as for the first, so this keeps
+    them as fast as they are when there is only one. `starts`: the first ids of partitions, in order; one that is
+    missing costs time and no more.
+    """
+    if len(starts) <= _FEW_PARTITIONS:
+        return [(above, below)]
+    if descending:
+        bound = next((s for s in reversed(starts) if below is None or s < below), UUID(int=0))
+        if not bound.int or (above and above >= bound):
+            return [(above, below)]
+        return [(bound, below), (above, UUID(int=bound.int + 1))]
+    begin = above or UUID(int=0)
+    bound = next((s for s in starts if s > begin), UUID(int=0))
+    if not bound.int or (below and below <= bound):
+        return [(above, below)]
+    return [(above, bound), (UUID(int=bound.int - 1), below)]
 
 
 async def waiting(database: Database, ids: Sequence[UUID], most: int) -> dict[UUID, Waiting]:

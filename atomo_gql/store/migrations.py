@@ -329,7 +329,7 @@ class _Migrator:
 
     async def _note_installation(self) -> None:
         await self._connection.execute(
-            "INSERT INTO installation (cluster_id, xid_offset, partition_days) VALUES (cluster_id(), 0, 365) "
+            "INSERT INTO installation (cluster_id, xid_offset, partition_days) VALUES (cluster_id(), 0, 30) "
             "ON CONFLICT DO NOTHING"
         )
 

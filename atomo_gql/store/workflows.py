@@ -145,6 +145,11 @@ async def schedules_due(connection: Any, now: datetime | None, most: int) -> lis
     return [_workflow(row) for row in await fetch_in(connection, "schedule_due", now, most)]
 
 
+async def schedules_ahead(connection: Any, after: UUID, most: int) -> list[WorkflowRow]:
+    """At most so many, behind that id, whose next tick is more than an hour away, locked."""
+    return [_workflow(row) for row in await fetch_in(connection, "schedule_ahead", after, most)]
+
+
 async def move_schedules(connection: Any, next_ats: Sequence[tuple[UUID, datetime | None]]) -> None:
     """Set their next ticks."""
     ids, moments = [workflow_id for workflow_id, _ in next_ats], [moment for _, moment in next_ats]

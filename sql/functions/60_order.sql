@@ -49,6 +49,10 @@ CREATE OR REPLACE FUNCTION adopt_cluster() RETURNS text LANGUAGE plpgsql SET loc
 DECLARE
     v_cluster CONSTANT text := cluster_id();
     v_known installation;
+    v_first CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    v_recent CONSTANT uuid := (
+        SELECT p.first_id FROM partitions AS p WHERE p.first_id <= new_id() ORDER BY p.first_id DESC OFFSET 2 LIMIT 1);
+    v_newest bigint;
     v_highest bigint;     -- id that anything refers to
     v_next bigint;        -- and that will be given out next
     v_offset bigint;
@@ -61,9 +65,12 @@ BEGIN
     END IF;
     LOOP
         SELECT * INTO v_known FROM installation;
+        -- As long as nothing is wrong, a look at the newest partitions is enough, however many there are.
+        EXECUTE format('SELECT xid::text::bigint FROM events WHERE stream_id >= %L ORDER BY xid DESC, position DESC LIMIT 1',
+                       CASE WHEN v_is_locked THEN v_first ELSE coalesce(v_recent, v_first) END) INTO v_newest;
         v_highest := greatest(
             0,
-            (SELECT e.xid FROM events AS e ORDER BY e.xid DESC, e.position DESC LIMIT 1)::text::bigint,
+            v_newest,
             (SELECT max(greatest(b.since_xid, b.at_xid)) FROM bindings AS b),
             (SELECT max(w.since_xid) FROM workflows AS w),
             (SELECT max(c.xid) FROM checkpoints AS c));

@@ -18,6 +18,10 @@ SELECT p.first_id, p.end_id, moment_of(p.first_id) AS begins_at, moment_of(p.end
     (pg_relation_size('events_' || p.name) + pg_relation_size('job_records_' || p.name))::bigint AS bytes
 FROM partitions AS p ORDER BY p.first_id;
 
+-- name: partition_starts() :many
+-- The first ids of partitions that have begun.
+SELECT first_id FROM partitions WHERE first_id <= first_id_at(clock_timestamp()) ORDER BY first_id;
+
 -- name: partition_rewrite(first_id uuid, end_id uuid, expired timestamptz) :one
 -- No end: the day after tomorrow.
 SELECT rewrite_partitions($1::uuid, coalesce($2::uuid, first_id_at(date_trunc('day', clock_timestamp()) + interval '2 days')),
@@ -31,6 +35,16 @@ SELECT s.replaced, s.left_out FROM swap_partitions() AS s;
 
 -- name: partition_drop_detached() :one
 SELECT drop_detached() AS dropped;
+
+-- name: lease_shorten() :one
+-- Leases that end later than any lease can were given, or extended, while the clock was ahead. Each has its own time again,
+-- from now on.
+WITH shortened AS (
+    UPDATE leases AS l SET expires_at = statement_timestamp() + make_interval(secs => l.visibility_secs)
+    WHERE l.id IN (SELECT id FROM leases WHERE expires_at > statement_timestamp() + interval '25 hours' FOR UPDATE SKIP LOCKED)
+    RETURNING 1
+)
+SELECT count(*)::integer AS shortened FROM shortened;
 
 -- name: retention_count(first_id uuid, end_id uuid, succeeded timestamptz, most integer) :one
 -- How many jobs of these ids succeeded before that moment; most means: or more.

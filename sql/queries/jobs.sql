@@ -32,7 +32,8 @@ SELECT id, CASE WHEN NOT is_beyond THEN body END AS body, size, is_beyond FROM s
 -- name: job_page(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer) :many
 -- The ids of a page of jobs between two ids, either way round. Each condition may be null. Every state has a home to look
 -- in, and those that cannot match fall away, because the plan is made for the values at hand (the pool says
--- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at.
+-- force_custom_plan); when no state matters, and nothing that depends on it, the records alone are looked at. The range of
+-- the ids is said of the records as well, so that partitions outside of it are neither planned nor locked.
 --
 -- Dead letters of a queue or of a tenant are asked for by a range, and in the order of those first, so that the planner
 -- walks their own index: from an equality it would see that the order is that of the ids, and might walk those of all, in
@@ -47,37 +48,50 @@ SELECT id FROM (
      WHERE 'queued' = ANY ($2::text[]) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($1::text IS NULL OR r.tenant = $1) AND ($3::text IS NULL OR r.queue = $3) AND ($4::text IS NULL OR r.kind = $4)
         AND id_matches(r.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+        AND ($10::uuid IS NULL OR j.id > $10) AND ($11::uuid IS NULL OR j.id < $11)
      ORDER BY CASE WHEN $12::boolean THEN r.id END DESC, CASE WHEN NOT $12 THEN r.id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM leases AS l JOIN job_records AS j ON j.id = l.id
      WHERE 'leased' = ANY ($2::text[]) AND num_nonnulls($8::timestamptz, $9::timestamptz) = 0
         AND ($1::text IS NULL OR l.tenant = $1) AND ($3::text IS NULL OR l.queue = $3) AND ($4::text IS NULL OR l.kind = $4)
         AND id_matches(l.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+        AND ($10::uuid IS NULL OR j.id > $10) AND ($11::uuid IS NULL OR j.id < $11)
      ORDER BY CASE WHEN $12::boolean THEN l.id END DESC, CASE WHEN NOT $12 THEN l.id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM events AS s JOIN job_records AS j ON j.id = s.stream_id
      WHERE s.type = 'succeeded' AND ('succeeded' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
         AND end_matches(s.stream_id, s.at, $8, $9)
         AND id_matches(s.stream_id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+        AND ($10::uuid IS NULL OR j.id > $10) AND ($11::uuid IS NULL OR j.id < $11)
      ORDER BY CASE WHEN $12::boolean THEN s.stream_id END DESC, CASE WHEN NOT $12 THEN s.stream_id END LIMIT $13::integer)
     UNION ALL
     (SELECT j.id FROM dead AS d JOIN job_records AS j ON j.id = d.id
      WHERE $4::text IS NOT NULL AND ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
         AND end_matches(d.id, d.finished_at, $8, $9) AND ($1::text IS NULL OR d.tenant = $1) AND ($3::text IS NULL OR d.queue = $3)
         AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid) AND job_matches(j, $1::text, $3::text, $4::text, $6, $7)
+        AND ($10::uuid IS NULL OR j.id > $10) AND ($11::uuid IS NULL OR j.id < $11)
      ORDER BY CASE WHEN $12::boolean THEN d.id END DESC, CASE WHEN NOT $12 THEN d.id END LIMIT $13::integer)
     UNION ALL
     (SELECT d.id FROM dead AS d
      WHERE $4::text IS NULL AND ('dead' = ANY ($2::text[]) OR $2 IS NULL AND num_nonnulls($8::timestamptz, $9::timestamptz) > 0)
         AND end_matches(d.id, d.finished_at, $8, $9) AND ($1::text IS NULL OR d.tenant BETWEEN $1 AND $1) AND ($3::text IS NULL OR d.queue BETWEEN $3 AND $3)
         AND id_matches(d.id, $5::text, $6::timestamptz, $7::timestamptz, $10::uuid, $11::uuid)
-        AND (num_nonnulls($6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, NULL, $6, $7) FROM job_records AS j WHERE j.id = d.id))
+        AND (num_nonnulls($6, $7) = 0 OR (SELECT job_matches(j, NULL, NULL, NULL, $6, $7) FROM job_records AS j
+            WHERE j.id = d.id AND ($10::uuid IS NULL OR j.id > $10) AND ($11::uuid IS NULL OR j.id < $11)))
      ORDER BY CASE WHEN $12::boolean AND $3 IS NOT NULL THEN d.queue END DESC,
         CASE WHEN $12 AND $1 IS NOT NULL THEN d.tenant END DESC, CASE WHEN $12 THEN d.id END DESC,
         CASE WHEN NOT $12 AND $3 IS NOT NULL THEN d.queue END,
         CASE WHEN NOT $12 AND $1 IS NOT NULL THEN d.tenant END, CASE WHEN NOT $12 THEN d.id END LIMIT $13::integer)
 ) AS f
 ORDER BY CASE WHEN $12::boolean THEN id END DESC, CASE WHEN NOT $12 THEN id END LIMIT $13::integer;
+
+-- name: job_page_made(tenant text, queue text, kind text, key text, created_from timestamptz, created_to timestamptz, above uuid, below uuid, descending boolean, most integer) :many
+-- job_page where no state is asked for, and nothing of the end: the records alone. A statement of its own, since branches that
+-- fall away are planned, and their partitions locked, before they do.
+SELECT j.id FROM job_records AS j
+WHERE id_matches(j.id, $4::text, $5::timestamptz, $6::timestamptz, $7::uuid, $8::uuid)
+    AND job_matches(j, $1::text, $2::text, $3::text, $5, $6)
+ORDER BY CASE WHEN $9::boolean THEN j.id END DESC, CASE WHEN NOT $9 THEN j.id END LIMIT $10::integer;
 
 -- name: job_search(tenant text, statuses text[], queue text, kind text, key text, created_from timestamptz, created_to timestamptz, finished_from timestamptz, finished_to timestamptz, above uuid, below uuid, descending boolean, most integer, error text, look integer) :many
 -- The same with a part of the error's text, for which there is no index. In each home at most so many jobs that failed are

@@ -112,6 +112,13 @@ FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d
 WHERE w.next_at <= coalesce($1::timestamptz, statement_timestamp())
 ORDER BY w.next_at LIMIT $2::integer FOR UPDATE OF w SKIP LOCKED;
 
+-- name: schedule_ahead(after uuid, most integer) :many
+-- Schedules whose next tick is more than an hour away, locked, by id from one on; those that somebody else has are passed over.
+SELECT w.*, d.source, statement_timestamp() AS now
+FROM workflows AS w JOIN workflow_definitions AS d ON d.workflow_id = w.id AND d.version = w.definition_version
+WHERE w.next_at > statement_timestamp() + interval '1 hour' AND w.id > $1::uuid
+ORDER BY w.id LIMIT $2::integer FOR UPDATE OF w SKIP LOCKED;
+
 -- name: schedule_move(ids uuid[], next_ats timestamptz[]) :many
 -- Their next ticks; without answer.
 UPDATE workflows AS w SET next_at = i.next_at FROM unnest($1::uuid[], $2::timestamptz[]) AS i (id, next_at)

@@ -152,4 +152,4 @@ async def test_a_page_s_events_are_loaded_at_once(server: Server, monkeypatch: A
     nodes = (await ask(server, query))["jobs"]["nodes"]
     assert [len(node["events"]) for node in nodes] == [1] * 5
     reads = [s for s in asked if s.startswith(("job_", "event_"))]
-    assert sorted(reads) == ["event_attempts", "event_stream", "job_bodies", "job_page", "job_rows", "job_waiting"]
+    assert sorted(reads) == ["event_attempts", "event_stream", "job_bodies", "job_page_made", "job_rows", "job_waiting"]

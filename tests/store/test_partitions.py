@@ -417,3 +417,41 @@ async def test_a_retention_that_is_set_later_has_the_partition_of_today_end_soon
     assert len(partitions) > 5
     assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} == set(made[1:])
     assert await differences(database) == []
+
+
+async def test_dead_jobs_that_are_kept_for_long_keep_no_partitions_apart(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 60)
+    made = await old_jobs(database, sql, list(range(0, 60, 10)))
+
+    await keeping(database, succeeded=2, dead=365).retain()
+
+    assert len(await shape(database)) <= 4 + 2 + 6, "four of what has expired, those of the retention, and those ahead"
+    assert {r["id"] for r in await sql.fetch("SELECT id FROM job_records")} == {made[0]}
+
+
+@pytest.mark.parametrize("descending", [True, False])
+async def test_a_page_goes_on_from_one_partition_into_the_others(
+    database: Database, sql: Any, *, descending: bool
+) -> None:
+    await age_partitions(database, sql, 8)
+    made = sorted(await old_jobs(database, sql, [0, 0, 0, 1, 3, 4, 4, 7]), reverse=descending)
+    for most in range(1, 10):
+        for after in [None, *made]:
+            bound: dict[str, Any] = {"below" if descending else "above": after}
+            found = await jobs.page(database, None, JobFilter(), descending=descending, most=most, **bound)
+            begin = 0 if after is None else made.index(after) + 1
+            assert found.ids == made[begin : begin + most]
+    cut: dict[str, Any] = {"above": made[-2], "below": made[1]} if descending else {"above": made[1], "below": made[-2]}
+    assert (await jobs.page(database, None, JobFilter(), descending=descending, most=9, **cut)).ids == made[2:-2]
+
+
+async def test_a_lease_that_was_given_while_the_clock_was_ahead_ends_in_time(database: Database, sql: Any) -> None:
+    worker = await make_token(database)
+    await enqueue.enqueue(database, [row(), row()])
+    [[ahead, _]] = await lease.lease(database, [LeaseRow(worker.id, 2, 30, ("q",))])
+    await sql.execute("UPDATE leases SET expires_at = expires_at + interval '365 days' WHERE id = $1", UUID(ahead.id))
+
+    assert await keeping(database).shorten_leases() == 1
+
+    assert await sql.fetchval("SELECT max(expires_at) <= now() + interval '31 seconds' FROM leases")
+    assert await keeping(database).shorten_leases() == 0

@@ -229,3 +229,15 @@ async def test_a_tick_s_run_knows_its_tick(replica: Replica, sql: Any) -> None:
     assert orjson.loads(row["context"])["a"] == "2026-06-01T01:00:00Z UTC"
     assert (row["key"], row["actor"]) == ("tick:2026-06-01T01:00:00Z", "system:scheduler")
     assert orjson.loads(row["trigger"]) == {"kind": "schedule", "tick": "2026-06-01T01:00:00Z"}
+
+
+async def test_a_schedule_that_was_moved_while_the_clock_was_ahead_goes_on(replica: Replica, sql: Any) -> None:
+    await schedule(replica, "0 * * * *")
+    expected = await sql.fetchval("SELECT next_at FROM workflows")
+    await sql.execute("UPDATE workflows SET next_at = next_at + interval '365 days'")
+
+    assert await replica.services.schedules.look_again() == 1
+
+    moved = await sql.fetchval("SELECT next_at FROM workflows")
+    assert moved in (expected, expected + HOUR)
+    assert await replica.services.schedules.look_again() == 0
