@@ -24,8 +24,8 @@ from atomo_gql.realtime.transport import round_trip
 from atomo_gql.service.boot import BrokenFile, read_files
 from atomo_gql.settings import Settings, read, unknown_variables
 from atomo_gql.store.checks import Look, Schema, Server, unfit
-from atomo_gql.store.migrations import SchemaError, misfit, newest_version
 from atomo_gql.store.refusals import DatabaseUnusable, explained
+from atomo_gql.store.steps import SchemaError, misfit, newest_version
 
 _CLOCK_SECS = 5.0  # tokens' times are read by this machine's clock, jobs' by the database's
 _SHM = Path("/dev/shm")  # noqa: S108  # looked at, not written to

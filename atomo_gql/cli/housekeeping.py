@@ -15,7 +15,8 @@ from atomo_gql.cli.start import database, run_or_exit, settings_or_exit
 from atomo_gql.domain.errors import AtomoError, Unavailable
 from atomo_gql.settings import Settings
 from atomo_gql.store import housekeeping as store
-from atomo_gql.store.migrations import SchemaError, migrate
+from atomo_gql.store.migrations import migrate
+from atomo_gql.store.steps import SchemaError
 
 _TRIES = 20
 T = TypeVar("T")

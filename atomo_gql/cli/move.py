@@ -11,9 +11,9 @@ from atomo_gql.cli.logs import set_up_logs
 from atomo_gql.cli.start import database, run_or_exit, settings_or_exit
 from atomo_gql.domain.errors import AtomoError
 from atomo_gql.settings import Settings
-from atomo_gql.store.migrations import SchemaError
 from atomo_gql.store.moving import Moved, MoveError
 from atomo_gql.store.moving import move as copy_all
+from atomo_gql.store.steps import SchemaError
 
 
 @click.command()

@@ -19,8 +19,9 @@ from atomo_gql.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from atomo_gql.service.boot import BrokenFile, register_files
 from atomo_gql.settings import Settings, SettingsError, load, unknown_variables
 from atomo_gql.store.checks import look_at_server
-from atomo_gql.store.migrations import SchemaError, migrate, newest_version
+from atomo_gql.store.migrations import migrate
 from atomo_gql.store.refusals import DatabaseUnusable, described, explained
+from atomo_gql.store.steps import SchemaError, newest_version
 
 log = logging.getLogger("atomo_gql.server")
 

@@ -6,7 +6,7 @@ import logging
 from atomo_gql.domain.errors import Unavailable
 from atomo_gql.service.context import Resources
 from atomo_gql.store import health as store
-from atomo_gql.store.migrations import misfit, newest_version
+from atomo_gql.store.steps import misfit, newest_version
 
 log = logging.getLogger("atomo_gql.health")
 

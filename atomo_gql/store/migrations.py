@@ -13,13 +13,10 @@ docs/adr/0014 has the rules for who writes a step.
 """
 
 import asyncio
-import hashlib
 import logging
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +28,17 @@ from atomo_gql.store.connecting import COMMON_SETTINGS, SCHEMA, Purpose, connect
 from atomo_gql.store.database import translated
 from atomo_gql.store.poolers import find_way
 from atomo_gql.store.statements import sql_root
+from atomo_gql.store.steps import (
+    BASELINE,
+    Migration,
+    SchemaError,
+    checksum_of,
+    known_migrations,
+    misfit,
+    newest_version,
+)
 
 log = logging.getLogger("atomo_gql.migrations")
-
-BASELINE = 13
-"""The version before the first step in `sql/migrations`."""
 
 _LOCK = "SELECT pg_advisory_lock(hashtextextended('atomo.migrate', 0))"
 _PURPOSE = Purpose("migrate", {**COMMON_SETTINGS, "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"})
@@ -44,76 +47,6 @@ _LOCK_TIMEOUT = "500ms"  # all others wait behind a step that waits for a table
 _PATIENCE_SECS = 1_200.0  # that a step goes on trying to get its locks
 _SOON_SECS = 5.0  # that a start waits for what the servers would do later, too
 _WITH_FUNCTIONS = "\n-- with the functions\n"
-_OLDEST_SERVER = re.compile(r"^-- oldest server: (\d+)$", re.MULTILINE)
-
-
-class SchemaError(Exception):
-    """The database's schema is not one this version can work with; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """A step from one version to the next."""
-
-    version: int
-    name: str
-    text: str
-
-    @property
-    def is_online(self) -> bool:
-        """Whether its statements commit one by one, beside a running service."""
-        return self.text.startswith("-- online")
-
-    @property
-    def oldest_server(self) -> int:
-        """The lowest schema version whose servers can work with what it makes."""
-        found = _OLDEST_SERVER.search(self.text)
-        return int(found[1]) if found else self.version
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of its text."""
-        return _checksum(self.text)
-
-
-def known_migrations(folder: Path | None = None) -> list[Migration]:
-    """The steps that this version brings, in order.
-
-    Raises:
-        SchemaError: their numbers have a gap; the installation is broken.
-    """
-    files = sorted((folder or sql_root() / "migrations").glob("[0-9]*.sql"))
-    steps = [Migration(int(f.stem[:4]), f.stem[5:], f.read_text(encoding="utf-8")) for f in files]
-    if [step.version for step in steps] != list(range(BASELINE + 1, BASELINE + 1 + len(steps))):
-        raise SchemaError(
-            f"the files in sql/migrations are not numbered {BASELINE + 1:04}, {BASELINE + 2:04} …: "
-            f"{[f.name for f in files]}"
-        )
-    return steps
-
-
-def newest_version(steps: list[Migration] | None = None) -> int:
-    """The version of the schema that this version speaks."""
-    steps = known_migrations() if steps is None else steps
-    return steps[-1].version if steps else BASELINE
-
-
-def misfit(version: int, oldest_server: int, made_by: str | None, newest: int | None = None) -> str | None:
-    """Why a server of this version cannot work with a schema of that one; None: it can.
-
-    A server works with its own schema, and with a later one that says so: `oldest_server` is the lowest schema version
-    whose servers can work with it.
-    """
-    newest = newest_version() if newest is None else newest
-    if version < newest:
-        return f"the schema is version {version}, this server needs {newest}: run atomo-gql migrate"
-    if oldest_server > newest:
-        by = f", made by atomo-gql {made_by}" if made_by else ""
-        return (
-            f"the schema is version {version}{by}, and needs servers of schema version {oldest_server} or later; "
-            f"this one is of {newest}: start a newer atomo-gql"
-        )
-    return None
 
 
 async def migrate(dsn: str, *, folder: Path | None = None, partition_days: int | None = None) -> list[str]:
@@ -311,7 +244,7 @@ class _Migrator:
             row["file"]: row["checksum"]
             for row in await self._connection.fetch("SELECT file, checksum FROM schema_functions")
         }
-        if known == {file.name: _checksum(file.read_text(encoding="utf-8")) for file in _function_files()}:
+        if known == {file.name: checksum_of(file.read_text(encoding="utf-8")) for file in _function_files()}:
             return
         for file in _function_files():
             await self._connection.execute(file.read_text(encoding="utf-8"))
@@ -322,7 +255,7 @@ class _Migrator:
     async def _note_functions(self) -> None:
         await self._connection.execute("DELETE FROM schema_functions")
         for file in _function_files():
-            checksum = _checksum(file.read_text(encoding="utf-8"))
+            checksum = checksum_of(file.read_text(encoding="utf-8"))
             await self._connection.execute(
                 "INSERT INTO schema_functions VALUES ($1, $2, clock_timestamp())", file.name, checksum
             )
@@ -367,10 +300,6 @@ class _Migrator:
 
 def _function_files() -> list[Path]:
     return sorted((sql_root() / "functions").glob("*.sql"))
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_code(statement: str) -> bool:

@@ -11,8 +11,9 @@ import pytest
 
 from atomo_gql import __version__
 from atomo_gql.domain.errors import Unavailable
-from atomo_gql.store.migrations import BASELINE, SchemaError, known_migrations, migrate, newest_version
+from atomo_gql.store.migrations import migrate
 from atomo_gql.store.statements import sql_root
+from atomo_gql.store.steps import BASELINE, SchemaError, known_migrations, newest_version
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from atomo_gql.store.migrations import migrate
 from tests.conftest import SECRET, database_name, until
 from tests.parts import ROOT, replica_on
 
+from .aging import age_partitions, differences, old_jobs
 from .restoring import DEAL, RESTORED, WORKFLOW, Copier, read_log, record_deals, use_transaction_ids
-from .test_partitions import age_partitions, differences, old_jobs
 
 
 @pytest.fixture(scope="module")
