@@ -274,3 +274,31 @@ async def test_a_lease_that_was_given_while_the_clock_was_ahead_ends_in_time(dat
 
     assert await sql.fetchval("SELECT max(expires_at) <= now() + interval '31 seconds' FROM leases")
     assert await keeping(database).shorten_leases() == 0
+
+
+async def test_a_rewrite_whose_table_was_dropped_by_hand_is_given_up(database: Database, sql: Any) -> None:
+    await age_partitions(database, sql, 20)
+    assert await housekeeping.begin_rewrite(database, UUID(int=0), None)
+    await sql.execute(f"DROP TABLE events_{await sql.fetchval('SELECT name FROM partition_rewrites')}")
+
+    assert await housekeeping.copy_partitions(database, 10) is None
+
+    assert await sql.fetchval("SELECT count(*) FROM partition_rewrites") == 0
+    assert (await keeping(database).retain())[0] > 10, "and the next ones go on"
+
+
+async def test_a_rewrite_that_the_clock_has_overtaken_is_given_up(database: Database, sql: Any) -> None:
+    assert await housekeeping.begin_rewrite(database, UUID(int=0), None)
+    while await housekeeping.copy_partitions(database, 10):
+        pass
+    ahead = (
+        "INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data) VALUES "
+        "(first_id_at(now() + interval '3 days'), 1, now(), 'Queue', 'paused', '', 'x', '{}')"
+    )
+    await sql.execute(ahead)
+    before = await shape(database)
+
+    assert await housekeeping.swap_partitions(database) is None
+
+    assert await shape(database) == before
+    assert await sql.fetchval("SELECT count(*) FROM partition_rewrites") == 0
