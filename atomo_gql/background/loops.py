@@ -63,6 +63,27 @@ class Loop:
             await self._bell.wait(seconds * random.uniform(0.9, 1.1))  # noqa: S311  # jitter, not a secret
 
 
+async def keep_house(services: Services) -> None:
+    """One round of what time asks for. A step that fails keeps no other from its turn."""
+    housekeeping = services.housekeeping
+    steps: list[Callable[[], Awaitable[object]]] = [
+        housekeeping.make_partitions,
+        housekeeping.shorten_leases,
+        services.schedules.look_again,
+        services.queues.forget,
+    ]
+    failed: list[Exception] = []
+    if await housekeeping.is_clock_steady():
+        steps += [housekeeping.retain_runs, housekeeping.retain]
+    for step in steps:
+        try:
+            await step()
+        except Exception as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
 def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
     """The sweeper, the keeper of partitions and retention, the watchers' safety net, the book of queues, the look
     whether the schema was restored; what carries runs of workflows on, what begins them by the clock, and the action
@@ -73,15 +94,6 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
         services.engine,
         services.dispatcher,
     )
-
-    async def keep_house() -> None:
-        await housekeeping.make_partitions()
-        if await housekeeping.is_clock_steady():
-            await housekeeping.retain_runs()
-            await housekeeping.retain()
-        await queues.forget()
-        await housekeeping.shorten_leases()
-        await services.schedules.look_again()
 
     quiet_until = 0.0
 
@@ -113,7 +125,7 @@ def make_loops(services: Services, reclaim_interval: float) -> list[Loop]:
 
     return [
         Loop("the sweeper", housekeeping.sweep, reclaim_interval),
-        Loop("housekeeping", keep_house, _HOUSEKEEPING_SECS),
+        Loop("housekeeping", lambda: keep_house(services), _HOUSEKEEPING_SECS),
         Loop("the order of events", adopt, _ADOPT_SECS),
         Loop("the watchers' look", services.watching.look_again, _LOOK_SECS),
         Loop("the book of queues", queues.record, _RECORD_SECS),

@@ -46,6 +46,8 @@ class HealthService:
             raise Unavailable("the database is read-only (default_transaction_read_only)")
         if found.is_standby_missing:
             raise Unavailable("the database waits for a synchronous standby before it commits")
+        if not found.may_write:
+            raise Unavailable("the database's role may not write the tables of the schema (its rights were changed)")
         if not found.has_partition:
             raise Unavailable("the database has no partition for now; the log says why it could not be made")
 

@@ -1,6 +1,7 @@
 """What time asks for: taking back expired leases, partitions ahead, retention. Safe on every replica at once."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -171,7 +172,7 @@ class HousekeepingService:
             for days in (self._retention.succeeded_days, self._retention.dead_days)
         )
         moments = [moment for moment in (succeeded, dead) if moment]
-        await store.drop_detached(self._database)
+        await self._drop_detached()
         total = await self._go_on_with_rewrite()
         if moments:
             for partition in await store.partitions(self._database):
@@ -180,7 +181,8 @@ class HousekeepingService:
                 elif partition.begins_at < now and partition.remaining_days(now) > 2 * self._retention.partition_days:
                     # It was made when jobs were kept for longer. It ends the day after tomorrow from now on.
                     total += await self._delete(partition, None, dead)
-                    total += await self._rewrite(partition.first_id, None, succeeded)
+                    shortened = await self._rewrite(partition.first_id, None, succeeded)
+                    total += shortened if shortened.replaced else await self._delete(partition, succeeded, None)
         # What is left of a partition when its succeeded jobs are gone is few, however long dead ones are kept.
         total += await self._merge(
             succeeded or now - timedelta(days=_SETTLED_DAYS), _MERGED if succeeded else _UNMERGED
@@ -237,7 +239,11 @@ class HousekeepingService:
             except Unavailable:  # somebody reads for long; nobody shall wait for us for long
                 await asyncio.sleep(random.uniform(0.5, 2))  # noqa: S311  # jitter, not a secret
                 continue
-            await store.drop_detached(self._database)
+            await self._drop_detached()
             return Total(swapped.replaced, swapped.left_out) if swapped else Total()
         log.warning("partitions could not be replaced, since others read them all the time; the next round tries again")
         return Total()
+
+    async def _drop_detached(self) -> None:
+        with contextlib.suppress(Unavailable):  # somebody reads them for long; there is another round
+            await store.drop_detached(self._database)

@@ -7,6 +7,7 @@ from atomo_gql.domain.errors import Unavailable
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Two transactions were in each other's way; neither their fault nor ours, and the next try works."""
 
+_NO_PARTITION = "the database has no partition for these ids, and none could be made; atomo-gql check says more"
 _AWAY = "the database cannot be reached just now; try again"
 _READ_ONLY = "the database is read-only just now; try again"
 _SCHEMA = "the database's schema is not the one that this server needs just now; try again"
@@ -51,6 +52,8 @@ def unavailable(error: BaseException | None) -> Unavailable | None:
     """What a caller is told; None: it is not the database's being away, but somebody's fault."""
     if isinstance(error, asyncpg.PostgresError):
         code = error.sqlstate or ""
+        if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+            return Unavailable(_NO_PARTITION)
         detail = _BY_CODE.get(code) or _BY_CLASS.get(code[:2])
         return Unavailable(detail) if detail else None
     return Unavailable(_AWAY) if isinstance(error, _CLIENT) else None

@@ -28,6 +28,7 @@ class Look:
     is_standby: bool
     is_read_only: bool
     has_partition: bool  # for now
+    may_write: bool  # by the rights of our role
     is_standby_missing: bool  # commits wait for one
 
 
@@ -73,7 +74,7 @@ async def _look(database: Database, connection: Any) -> Look:
     try:
         [schema] = await fetch_in(connection, "schema_version")
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-        return Look(0, 0, None, False, False, False, False)
+        return Look(0, 0, None, False, False, False, False, False)
     [found] = await fetch_in(connection, "health_look")
     if database.disk_was_full(_FULL_SECS):
         with contextlib.suppress(asyncpg.InsufficientPrivilegeError):

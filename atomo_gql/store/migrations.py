@@ -41,6 +41,7 @@ from atomo_gql.store.steps import (
 log = logging.getLogger("atomo_gql.migrations")
 
 _LOCK = "SELECT pg_advisory_lock(hashtextextended('atomo.migrate', 0))"
+_TRY_LOCK = _LOCK.replace("pg_advisory_lock", "pg_try_advisory_lock")
 _PURPOSE = Purpose("migrate", {**COMMON_SETTINGS, "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"})
 _LEAST_SERVER = 150_000  # PostgreSQL 15, as server_version_num
 _LOCK_TIMEOUT = "500ms"  # all others wait behind a step that waits for a table
@@ -91,7 +92,9 @@ class _Migrator:
         number = int(await self._connection.fetchval("SHOW server_version_num"))
         if number < _LEAST_SERVER:
             raise SchemaError(f"PostgreSQL 15 or later is needed; this one is {number // 10_000}")
-        await self._connection.execute(_LOCK)
+        if not await self._connection.fetchval(_TRY_LOCK):
+            log.info("another atomo-gql is bringing the schema up to date; waiting for it")
+            await self._connection.execute(_LOCK)
         version = await self.version()
         if version == 0:
             await self._make()
@@ -304,18 +307,3 @@ def _function_files() -> list[Path]:
 
 def _is_code(statement: str) -> bool:
     return any(line.strip() and not line.lstrip().startswith("--") for line in statement.splitlines())
-
-
-async def schema_version(dsn: str) -> int:
-    """The version of the schema in a database; 0: there is none. Nothing is changed.
-
-    Raises:
-        SchemaError: this version cannot work with the schema, nor bring it up to date.
-        Unavailable: the database cannot be reached.
-    """
-    with translated():
-        connection: Any = await connect(parse_address(dsn), _PURPOSE, timeout=10)
-        try:
-            return await _Migrator(connection, known_migrations()).version()
-        finally:
-            await connection.close(timeout=5)

@@ -45,6 +45,8 @@ SELECT c.relname AS name, c.relkind = 'p' AS is_parent, c.relispartition AS is_p
   LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
   LEFT JOIN pg_class p ON p.oid = i.inhparent
  WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p') AND c.relname <> ALL ($2::text[])
+       -- what a rewrite of partitions has replaced, or has not put in place yet
+       AND (c.relispartition OR c.relname !~ '^(detached_[0-9]+$|(events|job_records)_[0-9])')
  ORDER BY c.relname
 """
 # adopt_cluster (functions/60_order.sql) takes events for restored ones if they are older than this index, as a dump

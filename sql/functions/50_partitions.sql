@@ -3,11 +3,20 @@
 -- There is no default partition. So attaching a new pair waits for no reader, and no reader waits for it. A statement that
 -- finds no partition for an id fails, and whoever sent it calls make_partitions and tries again.
 
--- The name of a pair of partitions that spans these ids: the days on which it begins and ends, and a 2 where a pair of
--- that name is there.
+-- Whether that partition of `events` or `job_records` is attached now, whatever the snapshot of the caller shows.
+CREATE OR REPLACE FUNCTION is_attached(parent text, name text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(pg_partition_root(to_regclass($1 || '_' || $2)) = to_regclass($1), false)
+$$;
+
+-- A name for a pair of partitions that spans these ids: the days on which it begins and ends, and a number where tables of
+-- that name are there.
 CREATE OR REPLACE FUNCTION partition_name(first_id uuid, end_id uuid) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT n.name || CASE WHEN to_regclass('events_' || n.name) IS NULL THEN '' ELSE '_2' END
-    FROM (SELECT to_char(moment_of($1), 'YYYYMMDD') || '_' || to_char(moment_of($2), 'YYYYMMDD') AS name) AS n
+    SELECT n.name
+    FROM (SELECT to_char(moment_of($1), 'YYYYMMDD') || '_' || to_char(moment_of($2), 'YYYYMMDD')
+              || CASE WHEN i > 1 THEN '_' || i ELSE '' END AS name, i
+          FROM generate_series(1, 1000) AS i) AS n
+    WHERE to_regclass('events_' || n.name) IS NULL AND to_regclass('job_records_' || n.name) IS NULL
+    ORDER BY n.i LIMIT 1
 $$;
 
 -- Make a table for a partition of `events` or `job_records`, not attached. The check constraint says what the bounds of the
@@ -55,13 +64,15 @@ FROM (
     FROM pg_inherits AS i
     JOIN pg_class AS c ON c.oid = i.inhrelid
     JOIN pg_class AS r ON r.oid = i.inhparent
-    WHERE i.inhparent IN ('events'::regclass, 'job_records'::regclass)) AS a
+    WHERE i.inhparent IN ('events'::regclass, 'job_records'::regclass)
+        AND pg_get_expr(c.relpartbound, c.oid) LIKE 'FOR VALUES FROM (''%') AS a
 GROUP BY a.name, a.first_id, a.end_id;
 
 -- Have `partitions` say what is attached, and make what is missing of a pair: somebody may have dropped tables by hand.
 CREATE OR REPLACE FUNCTION mend_partitions() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_pair record;
+    v_parent text;
 BEGIN
     IF NOT EXISTS (SELECT FROM attached_partitions WHERE NOT (has_events AND has_records))
         AND NOT EXISTS (TABLE partitions EXCEPT SELECT name, first_id, end_id FROM attached_partitions)
@@ -70,9 +81,14 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('atomo.partitions', 0));
     FOR v_pair IN SELECT * FROM attached_partitions WHERE NOT (has_events AND has_records) LOOP
-        PERFORM make_partition(m.parent, v_pair.name, v_pair.first_id, v_pair.end_id),
-            attach_partition(m.parent, v_pair.name, v_pair.first_id, v_pair.end_id)
-        FROM (SELECT CASE WHEN v_pair.has_events THEN 'job_records' ELSE 'events' END AS parent) AS m;
+        v_parent := CASE WHEN v_pair.has_events THEN 'job_records' ELSE 'events' END;
+        BEGIN  -- it may have been detached by hand
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                           v_parent, v_parent || '_' || v_pair.name, v_pair.first_id, v_pair.end_id);
+        EXCEPTION WHEN undefined_table THEN
+            PERFORM make_partition(v_parent, v_pair.name, v_pair.first_id, v_pair.end_id);
+            PERFORM attach_partition(v_parent, v_pair.name, v_pair.first_id, v_pair.end_id);
+        END;
     END LOOP;
     DELETE FROM partitions AS p WHERE NOT EXISTS (
         SELECT FROM attached_partitions AS a WHERE (a.name, a.first_id, a.end_id) = (p.name, p.first_id, p.end_id));
@@ -107,12 +123,13 @@ BEGIN
                     first_id_at(moment_of(v_first) + make_interval(days => (SELECT i.partition_days FROM installation AS i))),
                     (SELECT p.first_id FROM partitions AS p WHERE p.first_id > v_first ORDER BY p.first_id LIMIT 1));
             END IF;
-            v_name := partition_name(v_first, v_end);
-            IF right(v_name, 2) <> '_2' THEN  -- else it is there, and newer than the snapshot of the caller's transaction
+            v_name := to_char(moment_of(v_first), 'YYYYMMDD') || '_' || to_char(moment_of(v_end), 'YYYYMMDD');
+            IF NOT (is_attached('events', v_name) AND is_attached('job_records', v_name)) THEN
+                v_name := partition_name(v_first, v_end);
                 PERFORM make_pair(v_name, v_first, v_end);
                 PERFORM attach_pair(v_name, v_first, v_end);
                 v_made := v_made + 1;
-            END IF;
+            END IF;  -- else it is there, and newer than the snapshot of the caller's transaction
         END IF;
         v_first := v_end;
     END LOOP;
@@ -123,8 +140,23 @@ END $$;
 CREATE OR REPLACE FUNCTION is_partitioned(moment timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM partitions AS p WHERE p.first_id <= first_id_at($1) AND p.end_id > first_id_at($1)
-            AND to_regclass('events_' || p.name) IS NOT NULL AND to_regclass('job_records_' || p.name) IS NOT NULL)
+            AND is_attached('events', p.name) AND is_attached('job_records', p.name))
 $$;
+
+-- Whether the partition in which that id lies holds ids from there on.
+CREATE OR REPLACE FUNCTION is_beyond(p_id uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_end uuid;
+    v_is_there boolean;
+BEGIN
+    SELECT p.end_id INTO v_end FROM partitions AS p WHERE p.first_id < p_id AND p.end_id > p_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM events WHERE stream_id >= %1$L AND stream_id < %2$L)
+                        OR EXISTS (SELECT FROM job_records WHERE id >= %1$L AND id < %2$L)', p_id, v_end) INTO v_is_there;
+    RETURN v_is_there;
+END $$;
 
 -- Begin to make one pair out of those that span these ids; the last of them may go on behind these, if nothing lies there.
 -- Jobs that succeeded before p_expired (null: none) are left out. Answers whether it began: no, where another rewrite is
@@ -138,7 +170,7 @@ DECLARE
     v_name CONSTANT text := partition_name(p_first, p_end);
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('atomo.partitions', 0));
-    IF EXISTS (SELECT FROM partition_rewrites) THEN
+    IF EXISTS (SELECT FROM partition_rewrites) OR is_beyond(p_end) THEN
         RETURN false;
     END IF;
     PERFORM make_pair(v_name, p_first, p_end);
@@ -195,8 +227,8 @@ BEGIN
         PERFORM abandon_rewrite();  -- somebody has dropped a table of it by hand
         RETURN NULL;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended('atomo.rewrite', 0));
     IF v_work.copied_to >= v_work.end_id THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('atomo.rewrite', 0));
         RETURN catch_up(v_work, complete_event_xid()) > p_events / 10;
     END IF;
     -- The bounds are literals, so that the plans hold no other partitions.
@@ -214,6 +246,7 @@ BEGIN
                        v_work.copied_to, v_to, v_work.expired_before) INTO v_expired;
         DELETE FROM idempotency_keys AS k WHERE k.job_id = ANY (v_expired);  -- a key ends with its job
     END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('atomo.rewrite', 0));  -- after the keys, as retention_delete does
     EXECUTE format('INSERT INTO %I SELECT * FROM events WHERE stream_id >= %L AND stream_id < %L AND stream_id <> ALL ($1)',
                    'events_' || v_work.name, v_work.copied_to, v_to) USING v_expired;
     EXECUTE format('INSERT INTO %I SELECT * FROM job_records WHERE id >= %L AND id < %L AND id <> ALL ($1)',
@@ -226,7 +259,7 @@ BEGIN
 END $$;
 
 -- Put the copy in the place of what it was copied from, with what has happened since. Answers how many pairs it stands for,
--- and how many jobs were left out; null: there is no finished copy, or somebody else is at it.
+-- and how many jobs were left out; null: there is no finished copy, it is too far behind, or somebody else is at it.
 --
 -- All who read or write wait while this waits for them, so it gives up soon, and is to be called again. What it does then
 -- takes some milliseconds: to drop the old tables is left to drop_detached.
@@ -236,20 +269,21 @@ DECLARE
     v_work partition_rewrites;
     v_old partitions;
     v_parent text;
-    v_is_beyond boolean;
+    v_behind integer;
 BEGIN
     SELECT * INTO v_work FROM partition_rewrites WHERE copied_to >= end_id FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('atomo.partitions', 0));
+    -- While an old transaction anywhere holds the end of the events, much may have come that copy_partitions could not see.
+    EXECUTE format('SELECT count(*) FROM (SELECT FROM events WHERE xid >= %L AND stream_id >= %L AND stream_id < %L LIMIT 10001) AS e',
+                   v_work.since_xid, v_work.first_id, v_work.end_id) INTO v_behind;
+    IF v_behind > 10000 THEN
+        RETURN;
+    END IF;
     LOCK TABLE ONLY events, ONLY job_records IN ACCESS EXCLUSIVE MODE;
-    -- The clock may have gone on so far that the last of the old ones holds ids behind those of the copy.
-    EXECUTE format('SELECT EXISTS (SELECT FROM events WHERE stream_id >= %1$L AND stream_id < %2$L)
-                        OR EXISTS (SELECT FROM job_records WHERE id >= %1$L AND id < %2$L)', v_work.end_id, greatest(
-        v_work.end_id, (SELECT p.end_id FROM partitions AS p WHERE p.first_id < v_work.end_id ORDER BY p.first_id DESC LIMIT 1)))
-    INTO v_is_beyond;
-    IF v_is_beyond THEN
+    IF is_beyond(v_work.end_id) THEN  -- the clock has gone on very far since it began
         PERFORM abandon_rewrite();
         RETURN;
     END IF;
@@ -276,7 +310,7 @@ DECLARE
     v_dropped integer := 0;
 BEGIN
     FOR v_name IN SELECT c.relname FROM pg_class AS c
-                  WHERE c.relkind = 'r' AND c.relname LIKE 'detached\_%'
+                  WHERE c.relkind = 'r' AND c.relname ~ '^detached_[0-9]+$'
                       AND c.relnamespace = (SELECT e.relnamespace FROM pg_class AS e WHERE e.oid = 'events'::regclass) LOOP
         EXECUTE format('DROP TABLE IF EXISTS %I', v_name);
         v_dropped := v_dropped + 1;

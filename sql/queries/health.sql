@@ -3,6 +3,8 @@
 SELECT pg_is_in_recovery() AS is_standby,
     current_setting('transaction_read_only')::boolean AS is_read_only,
     is_partitioned(now()) AS has_partition,
+    (SELECT bool_and(has_table_privilege(n.name, 'SELECT') AND has_table_privilege(n.name, 'INSERT'))
+     FROM unnest(ARRAY['events', 'job_records', 'ready', 'leases']) AS n (name)) AS may_write,
     -- Commits of ours that wait for a standby; of other roles' sessions we may not see this.
     EXISTS (
         SELECT FROM pg_stat_activity

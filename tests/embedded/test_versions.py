@@ -45,7 +45,7 @@ async def _is_upgraded(folder: Path, diary: Diary) -> None:
     async with connected(dsn) as connection:
         assert int(await connection.fetchval("SHOW server_version_num")) // 10_000 == 18
     assert await words(dsn) == ["kept"]
-    assert await migrate(dsn) == []
+    assert all(line.startswith("the schema has come from another PostgreSQL cluster") for line in await migrate(dsn))
     await remember(dsn, "later")
     await postgres.stop()
     assert (folder / "postgres.old-16" / "PG_VERSION").read_text().strip() == "16"

@@ -84,7 +84,7 @@ async def test_sqlalchemy(dsn: str, sql: Any, orders: str) -> None:
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_sqlalchemy_with_asyncio(dsn: str, sql: Any, orders: str, driver: str) -> None:
     place_order = _place_order("sqlalchemy async")
-    engine = create_async_engine(dsn.replace("postgresql://", f"postgresql+{driver}://"))
+    engine = create_async_engine(dsn.partition("?")[0].replace("postgresql://", f"postgresql+{driver}://"))
     async with AsyncSession(engine) as session:
         await place_order(session, 7)
         with pytest.raises(sqlalchemy.exc.IntegrityError):

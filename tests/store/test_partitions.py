@@ -116,3 +116,28 @@ async def lose_nothing_but_make_more(database: Database) -> None:
     ends_at = (await housekeeping.partitions(database))[-1].ends_at
     ahead = (ends_at - await housekeeping.database_now(database)).days
     assert await housekeeping.make_partitions(database, ahead + 7) == 7
+
+
+@pytest.mark.parametrize("parents", [("events", "job_records"), ("events",), ("job_records",)], ids=" and ".join)
+async def test_a_partition_that_was_detached_by_hand_stops_nobody(
+    make_server: MakeServer, sql: Any, parents: tuple[str, ...]
+) -> None:
+    server = await make_server()
+    name = await sql.fetchval("SELECT name FROM partitions WHERE end_id > new_id()")
+    for parent in parents:
+        await sql.execute(f"ALTER TABLE {parent} DETACH PARTITION {parent}_{name}")
+
+    await server.enqueue()
+    await server.mint("q")
+
+    assert (await server.call("GET", "/readyz"))[0] == 200
+    assert await sql.fetchval("SELECT bool_and(has_events AND has_records) FROM attached_partitions")
+
+
+async def test_a_default_partition_of_somebody_s_is_no_hindrance(database: Database, sql: Any) -> None:
+    await sql.execute("CREATE TABLE events_default PARTITION OF events DEFAULT")
+    await housekeeping.span_partitions(database, 1)
+    ends_at = (await housekeeping.partitions(database))[-1].ends_at
+    ahead = (ends_at - await housekeeping.database_now(database)).days
+
+    assert await housekeeping.make_partitions(database, ahead + 2) == 2

@@ -302,3 +302,24 @@ async def test_a_rewrite_that_the_clock_has_overtaken_is_given_up(database: Data
 
     assert await shape(database) == before
     assert await sql.fetchval("SELECT count(*) FROM partition_rewrites") == 0
+    assert not await housekeeping.begin_rewrite(database, UUID(int=0), None), "and none is begun in vain"
+
+
+async def test_a_copy_that_is_far_behind_is_not_put_in_place(database: Database, sql: Any) -> None:
+    async with database.connection() as old:
+        transaction = old.transaction()
+        await transaction.start()
+        await old.execute("SELECT pg_current_xact_id()")  # nothing that comes after this can be told yet
+        assert await housekeeping.begin_rewrite(database, UUID(int=0), None)
+        while await housekeeping.copy_partitions(database, 100):
+            pass
+        for _ in range(11):
+            await enqueue.enqueue(database, [row() for _ in range(1_000)])
+        assert await housekeeping.copy_partitions(database, 100) is False
+        assert await housekeeping.swap_partitions(database) is None
+        await transaction.commit()
+
+    while await housekeeping.copy_partitions(database, 100):
+        pass
+    assert await housekeeping.swap_partitions(database)
+    assert await sql.fetchval("SELECT count(*) FROM events") == 11_000
