@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import click
 
+from atomo_gql.app import UnfitWay
 from atomo_gql.cli.host import PortTaken, listen
 from atomo_gql.cli.start import database_name, folders, make_application, open_files
-from atomo_gql.domain.errors import AtomoError
+from atomo_gql.domain.errors import AtomoError, Unavailable
 from atomo_gql.embedded import EmbeddedPostgresError, cluster
 from atomo_gql.embedded.leftovers import read_pid_file
 from atomo_gql.embedded.place import locate
@@ -222,6 +223,7 @@ async def _in_database(settings: Settings, look: Look, dsn: str) -> AsyncGenerat
         if not is_usual
         else None,
     )
+    yield await _way(settings, dsn)
     yield _clock(server)
     connections = await look.connections()
     wanted = settings.connections
@@ -244,6 +246,18 @@ async def _in_database(settings: Settings, look: Look, dsn: str) -> AsyncGenerat
     yield _schema(schema)
     if schema.has_journal:
         yield _partitions(await look.covered_until())
+
+
+async def _way(settings: Settings, dsn: str) -> Finding:
+    """How connections come to the database, and whether notifications can be heard on that way."""
+    try:
+        application = make_application(settings, dsn)
+        await application.check_way()
+        return _finding("way", (await application.database.way()).value)
+    except (UnfitWay, Unavailable) as error:
+        return _finding("way", "", failed=str(error))
+    except click.ClickException as error:
+        return _finding("way", "", failed=error.format_message())
 
 
 def _clock(server: Server) -> Finding:

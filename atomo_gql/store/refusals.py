@@ -80,6 +80,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, asyncpg.PostgresError) and code:
         reason = str(error).partition("\n")[0]
         advice = _ADVICE.get(code) or _ADVICE.get(code[:2])
+        if code == "42501" and ("must be owner" in reason or ("for schema" not in reason and "database" not in reason)):
+            advice = "connect as the role that owns the schema atomo, or let that role be granted to this one"
         if code == "42501" and "CONNECT" in (getattr(error, "detail", None) or ""):
             advice = "let an owner of the database say GRANT CONNECT ON DATABASE … TO this role"
         return f"{reason}; {advice}" if advice else f"{reason} (SQLSTATE {code})"

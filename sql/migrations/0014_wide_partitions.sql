@@ -40,16 +40,17 @@ CREATE TABLE partition_rewrites (
 
 DO $$
 DECLARE
-    v_lowest uuid;
+    v_lowest uuid;  -- the first id of the oldest partition
     v_day timestamptz;
     v_name text;
     v_first uuid;
     v_end uuid;
 BEGIN
-    INSERT INTO partitions (name, first_id, end_id) SELECT day, first_id, end_id FROM partition_days;
-    v_lowest := coalesce((SELECT first_id FROM partitions ORDER BY first_id LIMIT 1),
-                         first_id_at(date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
-
+    v_lowest := coalesce((
+        SELECT (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\)'))[1]::uuid AS first_id
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('events'::regclass, 'job_records'::regclass) AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'
+        ORDER BY 1 LIMIT 1), first_id_at(date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
     LOCK TABLE ONLY events, ONLY job_records IN ACCESS EXCLUSIVE MODE;
     ALTER TABLE events DETACH PARTITION events_kept;
     -- Days that no server had made a partition for before something was written: it lies in the default partition.
@@ -59,16 +60,16 @@ BEGIN
         FROM events_kept WHERE stream_id >= v_lowest
     LOOP
         v_name := to_char(v_day AT TIME ZONE 'UTC', 'YYYYMMDD');
+        IF to_regclass('events_' || v_name) IS NOT NULL THEN  -- it was detached by hand
+            v_name := v_name || '_2';
+        END IF;
         v_first := first_id_at(v_day);
         v_end := first_id_at(v_day + interval '1 day');
         EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING ALL)', 'events_' || v_name);
-        EXECUTE format('CREATE TABLE %I (LIKE job_records INCLUDING ALL)', 'job_records_' || v_name);
         EXECUTE format('ALTER TABLE %I ALTER COLUMN data SET STATISTICS 0', 'events_' || v_name);
         EXECUTE format('INSERT INTO %I SELECT * FROM events_kept WHERE stream_id >= %L AND stream_id < %L', 'events_' || v_name, v_first, v_end);
         DELETE FROM events_kept WHERE stream_id >= v_first AND stream_id < v_end;
         EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', 'events_' || v_name, v_first, v_end);
-        EXECUTE format('ALTER TABLE job_records ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', 'job_records_' || v_name, v_first, v_end);
-        INSERT INTO partitions (name, first_id, end_id) VALUES (v_name, v_first, v_end);
     END LOOP;
     -- The first pair begins at the smallest id there can be.
     v_first := '00000000-0000-0000-0000-000000000000';
@@ -76,12 +77,11 @@ BEGIN
                                      AT TIME ZONE 'UTC', 'YYYYMMDD');
     EXECUTE format('ALTER TABLE events_kept RENAME TO %I', 'events_' || v_name);
     EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', 'events_' || v_name, v_first, v_lowest);
-    EXECUTE format('CREATE TABLE %I (LIKE job_records INCLUDING ALL)', 'job_records_' || v_name);
-    EXECUTE format('ALTER TABLE job_records ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', 'job_records_' || v_name, v_first, v_lowest);
-    INSERT INTO partitions (name, first_id, end_id) VALUES (v_name, v_first, v_lowest);
 END $$;
 
 -- with the functions
+
+SELECT mend_partitions();  -- makes what is missing of job_records, and notes the pairs
 
 CREATE TRIGGER follow_deletion AFTER DELETE ON events
 REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION follow_deletion();

@@ -227,6 +227,36 @@ async def test_a_database_made_by_the_baseline_comes_to_the_present_one(empty: s
         await connection.close()
 
 
+@pytest.mark.parametrize("parents", [(), ("events",)], ids=["both detached", "one dropped"])
+async def test_days_that_were_detached_or_dropped_by_hand_come_to_the_present_version(
+    empty: str, parents: tuple[str, ...]
+) -> None:
+    connection: Any = await asyncpg.connect(empty, server_settings={"search_path": "atomo", "timezone": "UTC"})
+    try:
+        await _at_baseline(connection)
+        day = await connection.fetchval("SELECT max(day) FROM partition_days")
+        for parent in ("events", "job_records"):
+            if not parents:
+                await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {parent}_{day}")
+        for parent in parents:
+            await connection.execute(f"DROP TABLE {parent}_{day}")
+        await connection.execute(
+            "INSERT INTO events (stream_id, version, at, stream, type, tenant, actor, data) "
+            "VALUES (first_id_at(to_date($1, 'YYYYMMDD') + interval '6 hours'), 1, now(), 'Queue', 'paused', '', 'x', "
+            "'{}')",
+            day,
+        )
+        count = await connection.fetchval("SELECT count(*) FROM events")
+
+        assert await migrate(empty) == [f"applied {step.version:04} {step.name}" for step in known_migrations()]
+
+        assert await connection.fetchval("SELECT count(*) FROM events") == count
+        assert await connection.fetchval("SELECT bool_and(has_events AND has_records) FROM attached_partitions")
+        assert await connection.fetchval("SELECT is_partitioned(to_date($1, 'YYYYMMDD'))", day)
+    finally:
+        await connection.close()
+
+
 async def test_a_schema_older_than_the_baseline_is_told_which_version_to_start_first(empty: str) -> None:
     connection: Any = await asyncpg.connect(empty, server_settings={"search_path": "atomo"})
     await _at_baseline(connection)
