@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from atomo_gql.domain.actions import NewEvent
-from atomo_gql.domain.errors import BadUserInput, NotFound
+from atomo_gql.domain.errors import BadUserInput, NotFound, Unavailable
 from atomo_gql.service.workflows import engine
 from tests.parts import ALICE, ROOT, Replica, history, let_time_pass, of
 from tests.workflows.conftest import MakeReplica
@@ -106,7 +106,7 @@ async def test_a_database_that_is_not_as_it_should_be_fails_no_run(replica: Repl
     run = await replica.services.runs.start(ALICE, "w")
     await let_time_pass(sql)
     await sql.execute("ALTER TABLE job_records RENAME TO elsewhere")
-    with pytest.raises(Exception, match="job_records"):
+    with pytest.raises(Unavailable, match="schema is not the one"):
         await replica.services.engine.turn()
     await sql.execute("ALTER TABLE elsewhere RENAME TO job_records")
     await replica.settle()
